@@ -1,0 +1,41 @@
+# One profile (release) serves everything, so that the dependencies are compiled once.
+
+CARGO ?= cargo
+PYTHON ?= python3
+SAMPLE = data/fashion-mnist
+
+.PHONY: help demo build test lint bench data clean tools
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: build ## build, train on the sample in data/, label and evaluate new images, show a first look
+	@scripts/demo.sh $(SAMPLE)
+
+build: tools ## fetch libtorch (once) and build target/release/ssl-cluster
+	$(CARGO) build --release --locked
+
+test: tools ## run all tests
+	$(CARGO) test --release --locked
+
+lint: tools ## check the formatting and the compiler's and clippy's warnings
+	@$(CARGO) fmt --version >/dev/null 2>&1 || { echo "rustfmt is missing: install it with 'rustup component add rustfmt'" >&2; exit 1; }
+	@$(CARGO) clippy --version >/dev/null 2>&1 || { echo "clippy is missing: install it with 'rustup component add clippy'" >&2; exit 1; }
+	$(CARGO) fmt --check
+	$(CARGO) clippy --release --all-targets --locked -- -D warnings
+
+bench: tools ## measure the speed of the parts (the benchmarks in benches/)
+	$(CARGO) bench --locked
+
+data: ## write all 70,000 Fashion-MNIST images to data/full (from Debian's package or FASHION_MNIST=DIR)
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): install Python 3.8 or newer" >&2; exit 1; }
+	@$(PYTHON) scripts/make_data.py full
+
+clean: ## remove what was built and the demo's run; libtorch and data/full stay
+	rm -rf target runs/demo runs/demo-labels.jsonl
+
+tools:
+	@command -v $(CARGO) >/dev/null || { echo "no cargo: install Rust 1.89 or newer with rustup (and open a new shell, or add ~/.cargo/bin to PATH)" >&2; exit 1; }
+	@set -- $${CXX:-c++}; command -v "$$1" >/dev/null || { echo "no C++ compiler ('$$1'): install one, on Debian or Ubuntu with 'apt install g++'" >&2; exit 1; }
+	@scripts/libtorch.sh

@@ -1,0 +1,375 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Keep, Schedule};
+use crate::device::DeviceChoice;
+
+/// Learn image features and labels without any human label.
+#[derive(Debug, Parser)]
+#[command(name = "ssl-cluster", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Print nothing but warnings and errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ssl-cluster train photos/ --out runs/photos          learn from a folder of images
+  ssl-cluster train --resume runs/photos               go on where it stopped
+  ssl-cluster assign runs/photos new/ | jq -r 'select(.label==17).path'
+  ssl-cluster eval runs/photos test/                   kNN accuracy, NMI, ARI where folders are classes
+  ssl-cluster report runs/photos                       one HTML file to look at
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
+3 inputs were skipped and --strict was given, 130 interrupted after saving.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Learn from a directory of images
+    Train(Box<Train>),
+    /// Label images with a trained run
+    Assign(Assign),
+    /// Extract features of images to a .npy file
+    Features(Features),
+    /// Cluster any features from a .npy file
+    Cluster(Box<Cluster>),
+    /// Measure features and labels where folder names are classes
+    Eval(Eval),
+    /// Write a run's HTML report
+    Report(Report),
+    /// List the methods with their papers and options
+    Methods,
+    /// Show what this machine offers: libtorch, CUDA, threads, memory
+    Doctor,
+    /// Print a completion script for your shell
+    Completions(Completions),
+}
+
+/// Learn from a directory of images.
+#[derive(Debug, Args)]
+#[command(after_help = TRAIN_EXAMPLES)]
+pub struct Train {
+    /// Directory of images (searched recursively), or a text file with one path a line
+    #[arg(required_unless_present = "resume")]
+    pub input: Option<PathBuf>,
+    /// Run directory to make [default: runs/NAME, after the input]
+    #[arg(long, short)]
+    pub out: Option<PathBuf>,
+    /// Go on with a run where it stopped
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["input", "out"])]
+    pub resume: Option<PathBuf>,
+    /// Method: see `ssl-cluster methods`
+    #[arg(long, short)]
+    pub method: Option<String>,
+    /// Number of clusters
+    #[arg(long, short = 'k')]
+    pub clusters: Option<usize>,
+    /// Backbone: auto, conv4, resnet18, resnet34, resnet50, alexnet, vgg16
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// Start from these weights (.safetensors)
+    #[arg(long, value_name = "WEIGHTS")]
+    pub init: Option<PathBuf>,
+    /// Passes over the images
+    #[arg(long)]
+    pub epochs: Option<usize>,
+    /// Images a step
+    #[arg(long)]
+    pub batch_size: Option<usize>,
+    /// Learning rate
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// How the learning rate falls
+    #[arg(long, value_enum)]
+    pub schedule: Option<ScheduleArg>,
+    /// Side of the network's input in pixels
+    #[arg(long)]
+    pub size: Option<usize>,
+    /// Smallest share of the area that a random crop covers
+    #[arg(long, value_name = "SHARE")]
+    pub crop_scale: Option<f64>,
+    /// Edges instead of colours (two Sobel filters)
+    #[arg(long)]
+    pub sobel: bool,
+    /// Label files of past steps to keep: a number or `all`
+    #[arg(long, value_name = "N|all")]
+    pub keep_labels: Option<Keep>,
+    /// K-means engine: tensor or linfa
+    #[arg(long)]
+    pub engine: Option<String>,
+    /// DeepCluster: how clusters of unequal size are balanced (sampler, weights, none)
+    #[arg(long)]
+    pub balance: Option<String>,
+    /// DeepCluster: epochs from one clustering to the next (fractions allowed)
+    #[arg(long, value_name = "EPOCHS")]
+    pub reassign: Option<f64>,
+    /// DeepCluster: start k-means from the clusters before
+    #[arg(long)]
+    pub warm_start: bool,
+    /// SeLa: heads, each with its own labels
+    #[arg(long)]
+    pub heads: Option<usize>,
+    /// SeLa: sharpness of the transport problem
+    #[arg(long)]
+    pub lambda: Option<f64>,
+    /// SeLa: where Sinkhorn-Knopp stops
+    #[arg(long)]
+    pub tolerance: Option<f64>,
+    /// SeLa: label steps over the whole training
+    #[arg(long)]
+    pub label_steps: Option<usize>,
+    /// SeLa: how label steps spread (quadratic, linear)
+    #[arg(long)]
+    pub label_schedule: Option<String>,
+    /// SeLa: images that the label step looks at (augmented, plain)
+    #[arg(long)]
+    pub gather: Option<String>,
+    /// Another option of the method: see `ssl-cluster methods`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Options from a TOML file; a run's config.toml will do
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the resolved options as TOML and stop
+    #[arg(long)]
+    pub print_config: bool,
+    /// Seed of everything random
+    #[arg(long)]
+    pub seed: Option<u64>,
+    #[command(flatten)]
+    pub machine: Machine,
+    /// Fail with exit code 3 where images cannot be read
+    #[arg(long)]
+    pub strict: bool,
+}
+
+const TRAIN_EXAMPLES: &str = "\
+Examples:
+  ssl-cluster train photos/
+  ssl-cluster train photos/ --method sela --clusters 500 --heads 3 --epochs 100
+  ssl-cluster train photos/ --arch alexnet --sobel --size 224 --device cuda
+  ssl-cluster train photos/ --epochs 5 --size 64          a quick look on a laptop
+  ssl-cluster train --resume runs/photos";
+
+/// Where to compute.
+#[derive(Debug, Args)]
+pub struct Machine {
+    /// auto, cpu, cuda or cuda:INDEX
+    #[arg(long, env = "SSL_CLUSTER_DEVICE")]
+    pub device: Option<DeviceChoice>,
+    /// CPU threads [default: one for each core]
+    #[arg(long)]
+    pub threads: Option<usize>,
+}
+
+/// Label images with a trained run.
+#[derive(Debug, Args)]
+#[command(after_help = ASSIGN_EXAMPLES)]
+pub struct Assign {
+    /// The run that gives the labels
+    pub run: PathBuf,
+    /// Directory, image, list of paths, or `-` for a list on stdin
+    pub input: PathBuf,
+    /// Write to a file instead of stdout; a .csv, .json or .jsonl name chooses the format
+    #[arg(long, short)]
+    pub out: Option<PathBuf>,
+    /// jsonl, json or csv
+    #[arg(long)]
+    pub format: Option<String>,
+    /// Use the backbone weights of this file instead of the run's
+    #[arg(long, value_name = "WEIGHTS")]
+    pub init: Option<PathBuf>,
+    /// Fail with exit code 3 where images cannot be read
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+const ASSIGN_EXAMPLES: &str = "\
+Examples:
+  ssl-cluster assign runs/photos new/ > labels.jsonl
+  ssl-cluster assign runs/photos new/ | jq -r 'select(.label==17).path'
+  find . -name '*.jpg' | ssl-cluster assign runs/photos - --format csv > labels.csv
+  ssl-cluster assign runs/photos one.jpg";
+
+/// Extract features of images.
+#[derive(Debug, Args)]
+#[command(after_help = FEATURES_EXAMPLES)]
+pub struct Features {
+    /// A run and an input; with --arch only an input
+    #[arg(required = true, num_args = 1..=2, value_names = ["RUN", "INPUT"])]
+    pub places: Vec<PathBuf>,
+    /// Where to write the features [n, d] f32; paths go to the same name with .paths.txt
+    #[arg(long, short)]
+    pub out: PathBuf,
+    /// Backbone, in place of a run
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// Its weights (.safetensors)
+    #[arg(long, value_name = "WEIGHTS", requires = "arch")]
+    pub init: Option<PathBuf>,
+    /// Side of the network's input in pixels, with --arch
+    #[arg(long, default_value_t = 224)]
+    pub size: usize,
+    /// Fail with exit code 3 where images cannot be read
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+const FEATURES_EXAMPLES: &str = "\
+Examples:
+  ssl-cluster features runs/photos new/ -o new.npy
+  ssl-cluster features --arch resnet50 --init resnet50.safetensors photos/ -o photos.npy
+  ssl-cluster cluster photos.npy --clusters 100 --pca 256 --whiten --l2";
+
+/// Cluster any features.
+#[derive(Debug, Args)]
+#[command(after_help = CLUSTER_EXAMPLES)]
+pub struct Cluster {
+    /// Features [n, d] (.npy); with --method sinkhorn scores [n, k]
+    pub features: PathBuf,
+    /// Number of clusters (k-means)
+    #[arg(long, short = 'k')]
+    pub clusters: Option<usize>,
+    #[arg(long, value_enum, default_value_t = ClusterMethod::Kmeans)]
+    pub method: ClusterMethod,
+    /// K-means engine: tensor or linfa
+    #[arg(long, default_value = "tensor")]
+    pub engine: String,
+    /// random, kmeans++, or a .npy file with centroids [k, d]
+    #[arg(long, default_value = "random")]
+    pub init: String,
+    /// Iterations at most [default: 20; sinkhorn: 2000]
+    #[arg(long)]
+    pub iterations: Option<usize>,
+    /// When to stop: relative gain of the objective (k-means), the authors' criterion (sinkhorn)
+    /// [default: 0; sinkhorn: 0.1]
+    #[arg(long)]
+    pub tolerance: Option<f64>,
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Cluster directions: points and centroids on the unit sphere
+    #[arg(long)]
+    pub spherical: bool,
+    /// Reduce to this many principal components first
+    #[arg(long, value_name = "D")]
+    pub pca: Option<usize>,
+    /// Scale components to unit variance (with --pca, or keeping all)
+    #[arg(long)]
+    pub whiten: bool,
+    /// Scale rows to unit length, after the projection
+    #[arg(long)]
+    pub l2: bool,
+    /// Write the centroids [k, d] (.npy)
+    #[arg(long, value_name = "FILE")]
+    pub centroids: Option<PathBuf>,
+    /// Write statistics (JSON)
+    #[arg(long, value_name = "FILE")]
+    pub stats: Option<PathBuf>,
+    /// Sinkhorn: what the scores are
+    #[arg(long, value_enum, default_value_t = Scores::Logits)]
+    pub input: Scores,
+    /// Sinkhorn: exponent of the probabilities
+    #[arg(long, default_value_t = 25.0)]
+    pub lambda: f64,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+const CLUSTER_EXAMPLES: &str = "\
+Examples:
+  ssl-cluster cluster features.npy --clusters 1000 > labels.jsonl
+  ssl-cluster cluster features.npy -k 100 --pca 256 --whiten --l2 --centroids centroids.npy
+  ssl-cluster cluster scores.npy --method sinkhorn --lambda 25 --stats stats.json
+
+Each line on stdout is {\"index\":0,\"label\":17,\"distance\":0.41}; index counts the rows from 0.";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ClusterMethod {
+    Kmeans,
+    Sinkhorn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scores {
+    Logits,
+    Probabilities,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScheduleArg {
+    Constant,
+    Linear,
+    Cosine,
+    Steps,
+}
+
+impl From<ScheduleArg> for Schedule {
+    fn from(typed: ScheduleArg) -> Self {
+        match typed {
+            ScheduleArg::Constant => Self::Constant,
+            ScheduleArg::Linear => Self::Linear,
+            ScheduleArg::Cosine => Self::Cosine,
+            ScheduleArg::Steps => Self::Steps,
+        }
+    }
+}
+
+/// Measure features and labels.
+#[derive(Debug, Args)]
+#[command(after_help = EVAL_EXAMPLES)]
+pub struct Eval {
+    /// The run to measure
+    pub run: PathBuf,
+    /// Images in class folders
+    pub input: PathBuf,
+    /// Images in class folders whose features vote [default: those of the training]
+    #[arg(long, value_name = "DIR")]
+    pub train: Option<PathBuf>,
+    /// Neighbours that vote
+    #[arg(long, default_value_t = 20)]
+    pub neighbours: usize,
+    /// A vote weighs exp(similarity / temperature)
+    #[arg(long, default_value_t = 0.07)]
+    pub temperature: f64,
+    /// Also measure the features of the same network before training
+    #[arg(long)]
+    pub untrained: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+const EVAL_EXAMPLES: &str = "\
+Examples:
+  ssl-cluster eval runs/photos test/ --train photos/
+  ssl-cluster eval runs/photos test/ --untrained | jq '.knn_accuracy - .knn_untrained'
+
+A table on a terminal, JSON in a pipe.";
+
+/// Write a run's HTML report.
+#[derive(Debug, Args)]
+pub struct Report {
+    pub run: PathBuf,
+    /// Where to write it [default: RUN/report.html]
+    #[arg(long, short)]
+    pub out: Option<PathBuf>,
+    /// Also write the clusters as one picture (.png)
+    #[arg(long, value_name = "FILE")]
+    pub contact_sheet: Option<PathBuf>,
+}
+
+/// Print a completion script.
+#[derive(Debug, Args)]
+pub struct Completions {
+    pub shell: clap_complete::Shell,
+}

@@ -1,0 +1,254 @@
+//! Labels for points, old and new, from what clustering learned: the content of
+//! `clustering.safetensors`. The labels that a run writes come from the same code as those of
+//! `assign`, in f64, so that a training image gets its own label back.
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, Tensor};
+
+use super::preprocess::{Pca, l2_rows};
+use super::rows_per_chunk;
+
+/// Softness of the score of a nearest centroid: dot products over 0.1, as in DeepCluster-v2
+/// (facebookresearch/swav `main_deepclusterv2.py`). For unit vectors `−d²/(2·0.1)` gives the same.
+const TEMPERATURE: f64 = 0.1;
+
+/// Which output of the backbone an assigner reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeatureKind {
+    /// The last hidden layer before its ReLU (DeepCluster clusters this).
+    Hidden,
+    /// What a head sees (SeLa's heads).
+    Activation,
+}
+
+/// A labelling rule.
+#[derive(Debug)]
+pub enum Assigner {
+    /// DeepCluster: the nearest centroid in the space of whitened principal components on the unit
+    /// sphere.
+    Centroids {
+        pca: Pca,
+        /// `[k, r] f32`
+        centroids: Tensor,
+    },
+    /// SeLa: `argmax_j (λ z_j + log r_j)` of the head's logits z (log-softmax shifts a row as a
+    /// whole, so the logits serve).
+    Heads {
+        /// `[h, k, d] f32`
+        weights: Tensor,
+        /// `[h, k] f32`
+        biases: Tensor,
+        /// `[h, k] f64`: the column scalings of the label step.
+        log_scalings: Tensor,
+        lambda: f64,
+    },
+}
+
+/// Labels of a block of points; one entry for each point.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Assignments {
+    /// For each head, the labels of all points; the first head's are *the* labels.
+    pub labels: Vec<Vec<u32>>,
+    /// The probability, or soft assignment, of the first head's label.
+    pub scores: Vec<f64>,
+    /// Euclidean distance to the centroid, where there are centroids.
+    pub distances: Option<Vec<f64>>,
+}
+
+impl Assigner {
+    pub fn feature_kind(&self) -> FeatureKind {
+        match self {
+            Self::Centroids { .. } => FeatureKind::Hidden,
+            Self::Heads { .. } => FeatureKind::Activation,
+        }
+    }
+
+    /// The number of features that a point must have.
+    pub fn dim(&self) -> usize {
+        match self {
+            Self::Centroids { pca, .. } => pca.mean.size()[0] as usize,
+            Self::Heads { weights, .. } => weights.size()[2] as usize,
+        }
+    }
+
+    /// The number of clusters.
+    pub fn clusters(&self) -> usize {
+        match self {
+            Self::Centroids { centroids, .. } => centroids.size()[0] as usize,
+            Self::Heads { weights, .. } => weights.size()[1] as usize,
+        }
+    }
+
+    /// Labels of `features` `[n, d]`, on the CPU in f64, by blocks of 64 MiB.
+    pub fn assign(&self, features: &Tensor) -> Assignments {
+        tch::no_grad(|| {
+            let n = features.size()[0];
+            let rows = rows_per_chunk(self.clusters().max(self.dim()), super::CHUNK_BYTES) as i64;
+            let mut all = Assignments::default();
+            for start in (0..n).step_by(rows as usize) {
+                let block = features
+                    .narrow(0, start, rows.min(n - start))
+                    .to_device(Device::Cpu)
+                    .to_kind(Kind::Double);
+                all.append(self.assign_block(&block));
+            }
+            all
+        })
+    }
+
+    fn assign_block(&self, features: &Tensor) -> Assignments {
+        match self {
+            Self::Centroids { pca, centroids } => {
+                let points = l2_rows(&pca.apply(features, Kind::Double));
+                let centroids = centroids.to_kind(Kind::Double);
+                let squared = points.square().sum_dim_intlist(1, true, Kind::Double)
+                    + centroids.square().sum_dim_intlist(1, false, Kind::Double)
+                    - points.matmul(&centroids.transpose(0, 1)) * 2.0;
+                let (nearest, labels) = squared.min_dim(1, false);
+                let soft = (squared * (-0.5 / TEMPERATURE)).softmax(1, Kind::Double);
+                Assignments {
+                    scores: to_f64(&soft.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1)),
+                    labels: vec![to_labels(&labels)],
+                    distances: Some(to_f64(&nearest.clamp_min(0.0).sqrt())),
+                }
+            }
+            Self::Heads { weights, biases, log_scalings, lambda } => {
+                let mut result = Assignments::default();
+                for head in 0..weights.size()[0] {
+                    let logits = features
+                        .matmul(&weights.get(head).to_kind(Kind::Double).transpose(0, 1))
+                        + biases.get(head).to_kind(Kind::Double);
+                    let labels = (&logits * *lambda + log_scalings.get(head)).argmax(1, true);
+                    if head == 0 {
+                        let p = logits.softmax(1, Kind::Double).gather(1, &labels, false);
+                        result.scores = to_f64(&p.squeeze_dim(1));
+                    }
+                    result.labels.push(to_labels(&labels.squeeze_dim(1)));
+                }
+                result
+            }
+        }
+    }
+
+    /// Tensors and metadata for `clustering.safetensors`.
+    pub fn to_tensors(&self) -> (Vec<(String, Tensor)>, BTreeMap<String, String>) {
+        let named = |pairs: &[(&str, &Tensor)]| {
+            pairs.iter().map(|(name, tensor)| (name.to_string(), tensor.shallow_clone())).collect()
+        };
+        match self {
+            Self::Centroids { pca, centroids } => (
+                named(&[
+                    ("pca.mean", &pca.mean),
+                    ("pca.components", &pca.components),
+                    ("pca.eigenvalues", &pca.eigenvalues),
+                    ("centroids", centroids),
+                ]),
+                BTreeMap::from([
+                    ("kind".into(), "centroids".into()),
+                    ("whiten".into(), pca.whiten.to_string()),
+                ]),
+            ),
+            Self::Heads { weights, biases, log_scalings, lambda } => (
+                named(&[
+                    ("heads.weight", weights),
+                    ("heads.bias", biases),
+                    ("heads.log_scalings", log_scalings),
+                ]),
+                BTreeMap::from([
+                    ("kind".into(), "heads".into()),
+                    ("lambda".into(), lambda.to_string()),
+                ]),
+            ),
+        }
+    }
+
+    /// The inverse of [`Self::to_tensors`].
+    ///
+    /// # Errors
+    /// What is missing or does not fit, in words.
+    pub fn from_tensors(
+        mut tensors: BTreeMap<String, Tensor>,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Self, String> {
+        let mut take = |name: &str, dims: usize, kind: Kind| {
+            let tensor = tensors.remove(name).ok_or_else(|| format!("it has no '{name}'"))?;
+            if tensor.dim() == dims {
+                Ok(tensor.to_kind(kind))
+            } else {
+                Err(format!("'{name}' has shape {:?}", tensor.size()))
+            }
+        };
+        let assigner = match metadata.get("kind").map(String::as_str) {
+            Some("centroids") => Self::Centroids {
+                pca: Pca {
+                    mean: take("pca.mean", 1, Kind::Double)?,
+                    components: take("pca.components", 2, Kind::Double)?,
+                    eigenvalues: take("pca.eigenvalues", 1, Kind::Double)?,
+                    whiten: metadata.get("whiten").is_some_and(|value| value == "true"),
+                },
+                centroids: take("centroids", 2, Kind::Float)?,
+            },
+            Some("heads") => Self::Heads {
+                weights: take("heads.weight", 3, Kind::Float)?,
+                biases: take("heads.bias", 2, Kind::Float)?,
+                log_scalings: take("heads.log_scalings", 2, Kind::Double)?,
+                lambda: metadata
+                    .get("lambda")
+                    .and_then(|value| value.parse().ok())
+                    .ok_or("it has no 'lambda'")?,
+            },
+            other => return Err(format!("its kind is {other:?}")),
+        };
+        assigner.check_shapes()?;
+        Ok(assigner)
+    }
+
+    fn check_shapes(&self) -> Result<(), String> {
+        let fits = match self {
+            Self::Centroids { pca, centroids } => {
+                let (rank, dim) = (pca.eigenvalues.size()[0], pca.mean.size()[0]);
+                pca.components.size() == [rank, dim] && centroids.size()[1] == rank
+            }
+            Self::Heads { weights, biases, log_scalings, .. } => {
+                biases.size() == weights.size()[..2] && log_scalings.size() == weights.size()[..2]
+            }
+        };
+        if fits { Ok(()) } else { Err("its tensors do not fit together".into()) }
+    }
+}
+
+impl Assignments {
+    /// Puts the labels of further points behind these.
+    pub fn append(&mut self, more: Self) {
+        if self.labels.is_empty() {
+            *self = more;
+            return;
+        }
+        for (labels, further) in self.labels.iter_mut().zip(more.labels) {
+            labels.extend(further);
+        }
+        self.scores.extend(more.scores);
+        if let (Some(distances), Some(further)) = (&mut self.distances, more.distances) {
+            distances.extend(further);
+        }
+    }
+
+    /// The number of points.
+    pub fn len(&self) -> usize {
+        self.scores.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.scores.is_empty()
+    }
+}
+
+fn to_labels(labels: &Tensor) -> Vec<u32> {
+    let labels: Vec<i64> = Vec::try_from(labels).unwrap_or_default();
+    labels.into_iter().map(|label| label as u32).collect()
+}
+
+fn to_f64(values: &Tensor) -> Vec<f64> {
+    Vec::try_from(values).unwrap_or_default()
+}

@@ -1,0 +1,106 @@
+//! K-means by `linfa-clustering`: an independent implementation to check ours against, and the
+//! source of k-means++ initial centroids.
+//!
+//! linfa's is *m_k-means*: the old centroid counts as one more point of its cluster, so that no
+//! cluster loses all of its points and none is ever reassigned.
+
+use linfa::traits::{Fit, Predict};
+use linfa::DatasetBase;
+use linfa_clustering::{KMeans, KMeansInit};
+use ndarray::Array2;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use tch::{Kind, Tensor};
+
+use super::kmeans::{initial_centroids, random_rows};
+use super::{
+    ClusterError, Clusterer, Clustering, Engine, KMeansOptions, Statistics, sizes,
+};
+use crate::random::{Purpose, stream};
+
+/// The registry entry.
+pub const ENGINE: Engine = Engine {
+    name: "linfa",
+    help: "linfa-clustering's m_k-means: a reference on the CPU, slow for many points",
+    clusterer: &LinfaKMeans,
+};
+
+/// k-means++ looks at no more than this many points for each cluster: its cost is n·k·d, and a
+/// sample of this size gives starts of the same quality.
+const PLUS_PLUS_SAMPLE: usize = 64;
+
+/// `linfa_clustering::KMeans` on features copied to the CPU (memory: one more copy of them).
+#[derive(Debug)]
+pub struct LinfaKMeans;
+
+impl Clusterer for LinfaKMeans {
+    fn fit(&self, points: &Tensor, options: &KMeansOptions) -> Result<Clustering, ClusterError> {
+        if options.spherical {
+            return Err(ClusterError::Options(
+                "the linfa engine has no spherical k-means: use `--engine tensor`".into(),
+            ));
+        }
+        let rng = stream(options.seed, Purpose::Clustering, 1, 0);
+        let start = to_array(&initial_centroids(points, options)?)?;
+        let dataset = DatasetBase::from(to_array(points)?);
+        // linfa requires a positive tolerance and at least one iteration.
+        let tolerance = (options.tolerance as f32).max(f32::MIN_POSITIVE);
+        let model = KMeans::params_with_rng(options.clusters, rng)
+            .init_method(KMeansInit::Precomputed(start))
+            .n_runs(1)
+            .max_n_iterations(options.iterations.max(1) as u64)
+            .tolerance(tolerance)
+            .fit(&dataset)
+            .map_err(|error| ClusterError::Linfa(error.to_string()))?;
+        let labels: Vec<i64> =
+            model.predict(&dataset.records).iter().map(|&label| label as i64).collect();
+        let labels = Tensor::from_slice(&labels);
+        let centroids = to_tensor(model.centroids());
+        let on_cpu = points.to_device(tch::Device::Cpu).to_kind(Kind::Float);
+        let objective = (&on_cpu - centroids.index_select(0, &labels))
+            .square()
+            .sum(Kind::Double)
+            .double_value(&[]);
+        Ok(Clustering {
+            sizes: sizes(&labels, options.clusters),
+            labels: labels.to_device(points.device()),
+            centroids: centroids.to_device(points.device()),
+            statistics: Statistics {
+                objective: vec![objective],
+                iterations: options.iterations,
+                ..Statistics::default()
+            },
+        })
+    }
+}
+
+/// k-means++ centroids `[k, d] f32`, followed by one iteration (linfa offers no less), on a sample
+/// of the points.
+pub(super) fn plus_plus(points: &Tensor, k: usize, seed: u64) -> Result<Tensor, ClusterError> {
+    let n = points.size()[0] as usize;
+    let sample = random_rows(points, n.min(k.saturating_mul(PLUS_PLUS_SAMPLE)), seed);
+    let rng: Xoshiro256PlusPlus = stream(seed, Purpose::Clustering, 2, 0);
+    let model = KMeans::params_with_rng(k, rng)
+        .init_method(KMeansInit::KMeansPlusPlus)
+        .n_runs(1)
+        .max_n_iterations(1)
+        // One iteration counts as converged whatever it moved.
+        .tolerance(f32::MAX)
+        .fit(&DatasetBase::from(to_array(&sample)?))
+        .map_err(|error| ClusterError::Linfa(error.to_string()))?;
+    let centroids = to_tensor(model.centroids()).to_device(points.device());
+    Ok(centroids)
+}
+
+fn to_array(matrix: &Tensor) -> Result<Array2<f32>, ClusterError> {
+    let (rows, columns) = super::matrix_size(matrix)?;
+    let flat = matrix.to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous().flatten(0, -1);
+    Vec::<f32>::try_from(&flat)
+        .ok()
+        .and_then(|values| Array2::from_shape_vec((rows, columns), values).ok())
+        .ok_or_else(|| ClusterError::Shape { expected: "a matrix [n, d]".into(), got: matrix.size() })
+}
+
+fn to_tensor(matrix: &Array2<f32>) -> Tensor {
+    let flat: Vec<f32> = matrix.iter().copied().collect();
+    Tensor::from_slice(&flat).reshape([matrix.nrows() as i64, matrix.ncols() as i64])
+}

@@ -1,0 +1,203 @@
+//! Clustering by itself: features in, labels out. No network, disk or terminal in sight.
+//!
+//! - [`preprocess`]: PCA, whitening, L2 (what DeepCluster does to features before k-means)
+//! - [`kmeans`]: Lloyd's algorithm on libtorch, with empty-cluster reassignment
+//! - [`linfa`]: the same through `linfa-clustering`, as a reference and for k-means++
+//! - [`sinkhorn`]: equal-sized labels as an optimal-transport problem (SeLa's label step)
+//! - [`assigner`]: labels for new points from what clustering learned
+//! - [`metrics`]: NMI, ARI, matched accuracy, purity
+
+use tch::Tensor;
+
+pub mod assigner;
+pub mod kmeans;
+pub mod linfa;
+pub mod metrics;
+pub mod preprocess;
+pub mod sinkhorn;
+
+/// Why points could not be clustered.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ClusterError {
+    #[error("{points} points cannot form {clusters} clusters: ask for at most {points}")]
+    TooFewPoints { points: usize, clusters: usize },
+    #[error("at least one cluster is needed")]
+    NoClusters,
+    #[error("row {row} holds NaN or infinity")]
+    NotFinite { row: usize },
+    #[error("expected {expected}, got shape {got:?}")]
+    Shape { expected: String, got: Vec<i64> },
+    #[error("{0}")]
+    Options(String),
+    #[error("linfa: {0}")]
+    Linfa(String),
+}
+
+/// What a clusterer says of its work.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Statistics {
+    /// Sum of squared distances to the nearest centroid, one entry for each iteration and a last
+    /// one for the labels that are returned.
+    pub objective: Vec<f64>,
+    pub iterations: usize,
+    /// Empty clusters that were given points of another one, over all iterations.
+    pub reassigned: usize,
+    /// Seconds spent, without input and output.
+    pub seconds: f64,
+}
+
+/// Points divided among clusters by k-means.
+#[derive(Debug)]
+pub struct Clustering {
+    /// `[n] i64`, on the device of the points.
+    pub labels: Tensor,
+    /// `[k, d] f32`, on the device of the points.
+    pub centroids: Tensor,
+    /// Points in each of the `k` clusters.
+    pub sizes: Vec<usize>,
+    pub statistics: Statistics,
+}
+
+/// Where the centroids start.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Init<'a> {
+    /// Distinct points, drawn at random (DeepCluster's choice).
+    #[default]
+    Random,
+    /// k-means++ (Arthur and Vassilvitskii, SODA 2007), by linfa.
+    PlusPlus,
+    /// These: `[k, d] f32`.
+    Given(&'a Tensor),
+}
+
+/// What every k-means engine is told.
+#[derive(Debug, Clone, Copy)]
+pub struct KMeansOptions<'a> {
+    pub clusters: usize,
+    pub iterations: usize,
+    /// Stop once the objective falls by less than this share of itself; 0 stops only when no
+    /// label changes.
+    pub tolerance: f64,
+    pub seed: u64,
+    /// Points and centroids on the unit sphere: assignment by largest dot product.
+    pub spherical: bool,
+    pub init: Init<'a>,
+}
+
+impl Default for KMeansOptions<'_> {
+    /// DeepCluster's: 20 iterations from random points (`clustering.py: run_kmeans`).
+    fn default() -> Self {
+        Self {
+            clusters: 2,
+            iterations: 20,
+            tolerance: 0.0,
+            seed: 0,
+            spherical: false,
+            init: Init::Random,
+        }
+    }
+}
+
+/// Divides features `[n, d] f32` among clusters. Implementations are called with checked points
+/// only: see [`cluster`].
+pub trait Clusterer: std::fmt::Debug + Sync {
+    /// Clusters `points` `[n, d] f32`, all finite, with `clusters <= n`.
+    fn fit(&self, points: &Tensor, options: &KMeansOptions) -> Result<Clustering, ClusterError>;
+}
+
+/// One k-means engine of the registry.
+#[derive(Debug)]
+pub struct Engine {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub clusterer: &'static dyn Clusterer,
+}
+
+/// The k-means engines, the default first.
+pub const ENGINES: &[&Engine] = &[&kmeans::ENGINE, &linfa::ENGINE];
+
+/// The engine of that name.
+pub fn engine(name: &str) -> Option<&'static Engine> {
+    ENGINES.iter().copied().find(|engine| engine.name == name)
+}
+
+/// Checks `points` and `options`, then clusters with `engine`.
+///
+/// # Errors
+/// Points that are not `[n, d]`, hold NaN or infinity (the first such row is named), or are fewer
+/// than the clusters asked for; initial centroids of another shape.
+pub fn cluster(
+    engine: &Engine,
+    points: &Tensor,
+    options: &KMeansOptions,
+) -> Result<Clustering, ClusterError> {
+    let (n, d) = matrix_size(points)?;
+    if options.clusters == 0 {
+        return Err(ClusterError::NoClusters);
+    }
+    if n < options.clusters {
+        return Err(ClusterError::TooFewPoints { points: n, clusters: options.clusters });
+    }
+    check_finite(points)?;
+    if let Init::Given(centroids) = options.init {
+        let expected = [options.clusters as i64, d as i64];
+        if centroids.size() != expected {
+            return Err(ClusterError::Shape {
+                expected: format!("initial centroids of shape {expected:?}"),
+                got: centroids.size(),
+            });
+        }
+        check_finite(centroids)?;
+    }
+    let started = std::time::Instant::now();
+    let mut clustering = tch::no_grad(|| engine.clusterer.fit(points, options))?;
+    clustering.statistics.seconds = started.elapsed().as_secs_f64();
+    Ok(clustering)
+}
+
+/// `(rows, columns)` of a matrix.
+pub(crate) fn matrix_size(matrix: &Tensor) -> Result<(usize, usize), ClusterError> {
+    match matrix.size()[..] {
+        [rows, columns] if columns > 0 => Ok((rows as usize, columns as usize)),
+        _ => Err(ClusterError::Shape {
+            expected: "a matrix [n, d]".into(),
+            got: matrix.size(),
+        }),
+    }
+}
+
+/// Names the first row of `matrix` that holds NaN or infinity.
+pub(crate) fn check_finite(matrix: &Tensor) -> Result<(), ClusterError> {
+    for (start, rows) in chunks(matrix, CHUNK_BYTES) {
+        let bad = rows.isfinite().logical_not().any_dim(1, false);
+        if bad.any().int64_value(&[]) != 0 {
+            let row = bad.to_kind(tch::Kind::Int).argmax(0, false).int64_value(&[]);
+            return Err(ClusterError::NotFinite { row: start + row as usize });
+        }
+    }
+    Ok(())
+}
+
+/// Intermediate results are kept below this size, so that memory does not grow with `n * k`.
+pub(crate) const CHUNK_BYTES: usize = 64 << 20;
+
+/// `matrix` in blocks of rows, each at most `bytes` large in f64, with the first row's index.
+pub(crate) fn chunks(matrix: &Tensor, bytes: usize) -> impl Iterator<Item = (usize, Tensor)> + '_ {
+    let n = matrix.size()[0];
+    let width: i64 = matrix.size()[1..].iter().product();
+    let rows = rows_per_chunk(width as usize, bytes) as i64;
+    (0..n)
+        .step_by(rows as usize)
+        .map(move |start| (start as usize, matrix.narrow(0, start, rows.min(n - start))))
+}
+
+/// Rows of `width` doubles that fit into `bytes`, at least one.
+pub(crate) fn rows_per_chunk(width: usize, bytes: usize) -> usize {
+    (bytes / (8 * width.max(1))).max(1)
+}
+
+/// Points in each of `k` clusters, from labels `[n] i64`.
+pub fn sizes(labels: &Tensor, k: usize) -> Vec<usize> {
+    let counts = labels.bincount(None::<Tensor>, k as i64);
+    Vec::<i64>::try_from(&counts).unwrap_or_default().into_iter().map(|c| c as usize).collect()
+}

@@ -1,0 +1,107 @@
+//! PCA, whitening and L2 normalisation of features, as DeepCluster does before k-means
+//! (facebookresearch/deepcluster `clustering.py: preprocess_features`).
+//!
+//! Features after a ReLU often have dead or duplicated dimensions, where plain whitening divides
+//! by an eigenvalue of zero. Only components above a relative threshold are kept, and their number
+//! is the rank that is reported.
+
+use tch::{Kind, Tensor};
+
+use super::{CHUNK_BYTES, ClusterError, check_finite, chunks, matrix_size};
+
+/// A component is kept when its variance exceeds this share of the largest. Single precision
+/// features carry rounding noise of about 1e-14 of the variance; what lies below 1e-6 is no
+/// structure that whitening should blow up to unit variance.
+const RELATIVE_THRESHOLD: f64 = 1e-6;
+
+/// A projection to principal components, with or without whitening.
+#[derive(Debug)]
+pub struct Pca {
+    /// `[d] f64`
+    pub mean: Tensor,
+    /// `[r, d] f64`, orthonormal rows, by falling variance; each row's largest entry is positive,
+    /// so that the result does not depend on the solver's sign.
+    pub components: Tensor,
+    /// `[r] f64`: the variance along each component.
+    pub eigenvalues: Tensor,
+    pub whiten: bool,
+}
+
+impl Pca {
+    /// Principal components of `features` `[n, d]`: at most `most` of them, fewer where the rank is
+    /// smaller. The covariance is summed in f64 by blocks (memory: d² doubles and 64 MiB).
+    ///
+    /// # Errors
+    /// Not a matrix, no rows, or a row with NaN or infinity.
+    pub fn fit(features: &Tensor, most: usize, whiten: bool) -> Result<Self, ClusterError> {
+        let (n, d) = matrix_size(features)?;
+        if n == 0 {
+            return Err(ClusterError::TooFewPoints { points: 0, clusters: 1 });
+        }
+        check_finite(features)?;
+        tch::no_grad(|| {
+            let options = (Kind::Double, features.device());
+            let mut mean = Tensor::zeros([d as i64], options);
+            for (_, rows) in chunks(features, CHUNK_BYTES) {
+                mean += rows.to_kind(Kind::Double).sum_dim_intlist(0, false, Kind::Double);
+            }
+            let mean = mean / n as f64;
+            let mut covariance = Tensor::zeros([d as i64, d as i64], options);
+            for (_, rows) in chunks(features, CHUNK_BYTES) {
+                let centred = rows.to_kind(Kind::Double) - &mean;
+                covariance += centred.transpose(0, 1).matmul(&centred);
+            }
+            let (values, vectors) = (covariance / n as f64).linalg_eigh("L");
+            // eigh sorts ascending.
+            let (values, vectors) = (values.flip([0]), vectors.flip([1]).transpose(0, 1));
+            let rank = rank(&values).min(most).max(1);
+            let components = vectors.narrow(0, 0, rank as i64);
+            let largest = components.abs().argmax(1, true);
+            let components = &components * components.gather(1, &largest, false).sign();
+            Ok(Self {
+                mean,
+                components: components.contiguous(),
+                eigenvalues: values.narrow(0, 0, rank as i64).clamp_min(0.0).contiguous(),
+                whiten,
+            })
+        })
+    }
+
+    /// The number of components that are kept.
+    pub fn rank(&self) -> usize {
+        self.components.size()[0] as usize
+    }
+
+    /// Projects `features` `[n, d]` to `[n, r]` of `kind`, computed in f64 by blocks.
+    pub fn apply(&self, features: &Tensor, kind: Kind) -> Tensor {
+        tch::no_grad(|| {
+            let mut projection = self.components.transpose(0, 1);
+            if self.whiten {
+                projection /= (&self.eigenvalues + self.epsilon()).sqrt();
+            }
+            let blocks: Vec<Tensor> = chunks(features, CHUNK_BYTES)
+                .map(|(_, rows)| {
+                    (rows.to_kind(Kind::Double) - &self.mean).matmul(&projection).to_kind(kind)
+                })
+                .collect();
+            Tensor::cat(&blocks, 0)
+        })
+    }
+
+    /// Keeps whitening finite when every feature is constant, and is far below any kept eigenvalue
+    /// otherwise.
+    fn epsilon(&self) -> f64 {
+        1e-3 * RELATIVE_THRESHOLD * self.eigenvalues.max().double_value(&[]) + f64::MIN_POSITIVE
+    }
+}
+
+fn rank(descending: &Tensor) -> usize {
+    let largest = descending.get(0).double_value(&[]);
+    descending.gt((largest * RELATIVE_THRESHOLD).max(0.0)).sum(Kind::Int64).int64_value(&[]) as usize
+}
+
+/// Rows of unit length, in the kind of the input; a zero row stays zero.
+pub fn l2_rows(features: &Tensor) -> Tensor {
+    let norms = features.square().sum_dim_intlist(1, true, features.kind()).sqrt();
+    features / norms.clamp_min(1e-12)
+}

@@ -1,0 +1,95 @@
+//! `assign`: labels for images, by a trained run.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::labeller::{Extractor, assigner, open};
+use super::{ExitStatus, find_images, machine, report_skipped};
+use crate::cli;
+use crate::error::usage;
+use crate::labels::{self, FORMATS, Format};
+use crate::run_dir;
+use crate::train::session::label_record;
+use crate::ui::Ui;
+
+pub fn run(args: cli::Assign, ui: &Ui) -> Result<ExitStatus> {
+    let format = choose_format(args.format.as_deref(), args.out.as_deref())?;
+    let device = machine(&args.machine)?;
+    let (run, config) = open(&args.run)?;
+    let assigner = assigner(&run)?;
+    let extractor = Extractor::of_run(&run, &config, device)?;
+    if let Some(init) = &args.init {
+        extractor.network.load(init)?;
+    }
+    ensure!(
+        assigner.dim() as i64 == extractor.network.dim(),
+        "'{}' was made for features of {} numbers, the network gives {}",
+        run.clustering().display(),
+        assigner.dim(),
+        extractor.network.dim()
+    );
+    let set = find_images(&args.input)?;
+    let mut output = Output::open(args.out)?;
+    let mut skipped = set.skipped.clone();
+    {
+        let mut writer = (format.writer)(output.writer());
+        extractor.each_block(&set, assigner.feature_kind(), ui, &mut |block| {
+            let assignments = assigner.assign(&block.features);
+            for (index, &row) in block.rows.iter().enumerate() {
+                writer.record(&label_record(&set.files[row].name, &assignments, index))?;
+            }
+            skipped.extend(block.skipped);
+            Ok(())
+        })?;
+        writer.finish()?;
+    }
+    output.close()?;
+    report_skipped(&skipped, set.files.len(), args.strict, ui)?;
+    Ok(ExitStatus::Done)
+}
+
+/// The format asked for, or that of the file's extension, or the first.
+fn choose_format(name: Option<&str>, out: Option<&Path>) -> Result<&'static Format> {
+    let known = || FORMATS.iter().map(|format| format.name).collect::<Vec<_>>().join(", ");
+    if let Some(name) = name {
+        return labels::format(name)
+            .ok_or_else(|| usage(format!("there is no format '{name}': use {}", known())));
+    }
+    let extension = out.and_then(Path::extension).and_then(|extension| extension.to_str());
+    Ok(extension.and_then(labels::format).unwrap_or(FORMATS[0]))
+}
+
+/// stdout, or a file that appears when it is complete.
+enum Output {
+    Stdout,
+    File { path: PathBuf, temporary: tempfile::NamedTempFile },
+}
+
+impl Output {
+    /// Opened before the long work, so that a wrong path is told at once.
+    fn open(path: Option<PathBuf>) -> Result<Self> {
+        let Some(path) = path.filter(|path| path != Path::new("-")) else { return Ok(Self::Stdout) };
+        let temporary = run_dir::temporary_in(run_dir::directory_of(&path))
+            .with_context(|| format!("cannot write '{}'", path.display()))?;
+        Ok(Self::File { path, temporary })
+    }
+
+    fn writer(&mut self) -> Box<dyn Write + '_> {
+        match self {
+            Self::Stdout => Box::new(BufWriter::new(std::io::stdout().lock())),
+            Self::File { temporary, .. } => Box::new(BufWriter::new(temporary.as_file_mut())),
+        }
+    }
+
+    fn close(self) -> Result<()> {
+        match self {
+            Self::Stdout => Ok(()),
+            Self::File { path, temporary } => {
+                run_dir::persist(temporary, &path)
+                    .with_context(|| format!("cannot write '{}'", path.display()))
+            }
+        }
+    }
+}

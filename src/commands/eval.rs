@@ -1,0 +1,193 @@
+//! `eval`: how good features and labels are, where folder names are classes.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+use tch::{Kind, Tensor};
+
+use super::labeller::{Extracted, Extractor, assigner, build, open};
+use super::{ExitStatus, find_images, machine, report_skipped};
+use crate::cli;
+use crate::cluster::assigner::{Assigner, FeatureKind};
+use crate::cluster::metrics::{ari, matched_accuracy, nmi, purity};
+use crate::config::Config;
+use crate::data::loader::{batches, equal_lengths};
+use crate::data::source::ImageSet;
+use crate::data::{Dataset, cache::Pixels};
+use crate::eval::knn::{KnnOptions, accuracy, classify};
+use crate::method::{self, Batch, Build, Context as MethodContext, Position, extract_size};
+use crate::model::weights;
+use crate::monitor::{Monitor, Silent};
+use crate::run_dir::RunDir;
+use crate::ui::Ui;
+
+pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
+    let device = machine(&args.machine)?;
+    let (run, config) = open(&args.run)?;
+    let assigner = assigner(&run)?;
+    let extractor = Extractor::of_run(&run, &config, device)?;
+    let known_place = args.train.clone().unwrap_or_else(|| PathBuf::from(&config.run.input));
+    let (queries, known) = (labelled_images(&args.input)?, labelled_images(&known_place)?);
+    let same = same_place(&args.input, &known_place);
+    let options = KnnOptions { neighbours: args.neighbours, temperature: args.temperature };
+
+    let mut report = Map::new();
+    let of_queries = extractor.all(&queries, FeatureKind::Hidden, ui)?;
+    report_skipped(&of_queries.skipped, queries.files.len(), false, ui)?;
+    let classes = classes_of(&queries, &of_queries.rows, &known.classes);
+    report.insert("images".into(), of_queries.rows.len().into());
+    report.insert("classes".into(), queries.classes.len().into());
+
+    let of_known = if same { None } else { Some(extractor.all(&known, FeatureKind::Hidden, ui)?) };
+    let known_classes = of_known.as_ref().map(|e| classes_of(&known, &e.rows, &known.classes));
+    let knn = |queries: &Tensor, known: Option<&Tensor>| {
+        let (features, votes) = (known.unwrap_or(queries), known_classes.as_ref().unwrap_or(&classes));
+        accuracy(&classify(features, votes, queries, options, known.is_none()), &classes)
+    };
+    let known_features = of_known.as_ref().map(|e| &e.features);
+    report.insert("knn_accuracy".into(), rounded(knn(&of_queries.features, known_features)));
+    if let Assigner::Centroids { pca, .. } = &assigner {
+        let project = |features: &Tensor| pca.apply(features, Kind::Float);
+        let known = known_features.map(project);
+        let value = knn(&project(&of_queries.features), known.as_ref());
+        report.insert("knn_accuracy_whitened".into(), rounded(value));
+    }
+    if args.untrained {
+        let network = build(&config, device)?;
+        if let Some(init) = &config.model.init {
+            network.load(init)?;
+        }
+        let fresh = Extractor { network, size: config.data.size, store: config.data.store };
+        let features = |set: &ImageSet| -> Result<Extracted> { fresh.all(set, FeatureKind::Hidden, ui) };
+        let known = if same { None } else { Some(features(&known)?.features) };
+        let value = knn(&features(&queries)?.features, known.as_ref());
+        report.insert("knn_untrained".into(), rounded(value));
+    }
+
+    let seen = match assigner.feature_kind() {
+        FeatureKind::Hidden => of_queries.features.shallow_clone(),
+        FeatureKind::Activation => extractor.network.backbone.activate(&of_queries.features),
+    };
+    let labels = assigner.assign(&seen).labels.swap_remove(0);
+    report.insert("nmi".into(), rounded(nmi(&labels, &classes)));
+    report.insert("ari".into(), rounded(ari(&labels, &classes)));
+    report.insert("matched_accuracy".into(), rounded(matched_accuracy(&labels, &classes)));
+    report.insert("purity".into(), rounded(purity(&labels, &classes)));
+    let mut sizes = vec![0_usize; assigner.clusters()];
+    labels.iter().for_each(|&label| sizes[label as usize] += 1);
+    report.insert("clusters".into(), assigner.clusters().into());
+    report.insert("nonempty".into(), sizes.iter().filter(|&&size| size > 0).count().into());
+    report.insert("size_min".into(), sizes.iter().min().copied().into());
+    report.insert("size_max".into(), sizes.iter().max().copied().into());
+    if let Some(share) = pretext_accuracy(&run, &config, &extractor, queries)? {
+        report.insert("pretext_accuracy".into(), rounded(share));
+    }
+    print(&report)
+}
+
+fn rounded(value: f64) -> Value {
+    json!((value * 1e6).round() / 1e6)
+}
+
+fn print(report: &Map<String, Value>) -> Result<ExitStatus> {
+    let mut out = std::io::stdout().lock();
+    if out.is_terminal() {
+        for (key, value) in report {
+            let text = match value.as_f64().filter(|_| value.is_f64()) {
+                Some(share) if key.contains("accuracy") || key == "purity" || key == "knn_untrained" => {
+                    format!("{:.2} %", 100.0 * share)
+                }
+                Some(number) => format!("{number:.4}"),
+                None => value.to_string(),
+            };
+            writeln!(out, "{:<22} {text}", key.replace('_', " "))?;
+        }
+    } else {
+        serde_json::to_writer(&mut out, report)?;
+        writeln!(out)?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// Images whose folders are classes.
+fn labelled_images(place: &Path) -> Result<ImageSet> {
+    let set = find_images(place)?;
+    if set.classes.is_empty() {
+        bail!(
+            "'{}' has no classes: eval needs images in at least two folders, one for each class",
+            place.display()
+        );
+    }
+    Ok(set)
+}
+
+/// Class numbers of `rows`, by the names in `names`; names that are new there come after them.
+fn classes_of(set: &ImageSet, rows: &[usize], names: &[String]) -> Vec<u32> {
+    let mut numbers: HashMap<&str, u32> =
+        names.iter().zip(0..).map(|(name, number)| (name.as_str(), number)).collect();
+    let of_class: Vec<u32> = set
+        .classes
+        .iter()
+        .map(|name| {
+            let next = numbers.len() as u32;
+            *numbers.entry(name).or_insert(next)
+        })
+        .collect();
+    rows.iter().map(|&row| set.files[row].class.map_or(0, |class| of_class[class as usize])).collect()
+}
+
+fn same_place(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+/// How often the method's pretext task is solved on images that were not trained on.
+fn pretext_accuracy(
+    run: &RunDir,
+    config: &Config,
+    extractor: &Extractor,
+    set: ImageSet,
+) -> Result<Option<f64>> {
+    let entry = method::method(&config.train.method)
+        .with_context(|| format!("this version has no method '{}'", config.train.method))?;
+    let method = (entry.build)(&Build { config, network: &extractor.network, images: config.run.images })?;
+    let file = weights::read(&run.model())?;
+    for module in method.modules() {
+        let variables = crate::train::session::prefixed(module.name, module.store);
+        weights::load_into(&variables, &file.tensors, &run.model())?;
+    }
+    let (pixels, kept, _) = Pixels::read(&set, extractor.store, &Silent)?;
+    let data = Dataset {
+        names: kept.iter().map(|&row| set.files[row].name.clone()).collect(),
+        classes: Vec::new(),
+        class_of: None,
+        pixels: Arc::new(pixels),
+        skipped: Vec::new(),
+    };
+    let monitor: &dyn Monitor = &Silent;
+    let context = MethodContext {
+        config,
+        network: &extractor.network,
+        data: &data,
+        position: Position::default(),
+        monitor,
+    };
+    let (mut right, mut asked) = (0, 0);
+    let order = (0..data.len() as u32).collect();
+    let lengths = equal_lengths(data.len(), extract_size(config.data.size));
+    for batch in batches(&data.pixels, order, lengths) {
+        let batch = Batch::new(batch?, &extractor.network);
+        let Some((correct, count)) = method.pretext_accuracy(&context, &batch) else {
+            return Ok(None);
+        };
+        right += correct;
+        asked += count;
+    }
+    Ok((asked > 0).then(|| right as f64 / asked as f64))
+}

@@ -1,0 +1,67 @@
+//! `features`: the hidden features of images, as a matrix for other tools.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::labeller::{Extractor, open, unknown_arch};
+use super::{ExitStatus, find_images, machine, npy, report_skipped};
+use crate::cli;
+use crate::cluster::assigner::FeatureKind;
+use crate::error::usage;
+use crate::model;
+use crate::model::network::Network;
+use crate::monitor::Monitor;
+use crate::run_dir::replace;
+use crate::ui::Ui;
+
+pub fn run(args: cli::Features, ui: &Ui) -> Result<ExitStatus> {
+    let device = machine(&args.machine)?;
+    let (extractor, input) = match (&args.arch, &args.places[..]) {
+        (None, [run, input]) => {
+            let (run, config) = open(run)?;
+            (Extractor::of_run(&run, &config, device)?, input)
+        }
+        (Some(arch), [input]) => (pretrained(arch, &args, device, ui)?, input),
+        (None, _) => return Err(usage("give a run and an input, or --arch with --init and an input")),
+        (Some(_), _) => return Err(usage("give either a run or --arch, and one input")),
+    };
+    let set = find_images(input)?;
+    let mut extracted = extractor.all(&set, FeatureKind::Hidden, ui)?;
+    npy::write(&args.out, &extracted.features)?;
+    let paths = args.out.with_extension("paths.txt");
+    let names: String =
+        extracted.rows.iter().map(|&row| format!("{}\n", set.files[row].name)).collect();
+    replace(&paths, names.as_bytes())?;
+    ui.note(&format!(
+        "features {:?} in {}, their paths in {}",
+        extracted.features.size(),
+        args.out.display(),
+        paths.display()
+    ));
+    extracted.skipped.splice(0..0, set.skipped.iter().cloned());
+    report_skipped(&extracted.skipped, set.files.len(), args.strict, ui)?;
+    Ok(ExitStatus::Done)
+}
+
+/// A backbone with weights from a file, at torchvision's sizes (resize 256, centre 224).
+fn pretrained(arch: &str, args: &cli::Features, device: tch::Device, ui: &Ui) -> Result<Extractor> {
+    let entry = model::find(arch).ok_or_else(|| unknown_arch(arch))?;
+    tch::manual_seed(0);
+    let network = Network::new(entry, args.size, false, device)?;
+    match args.init.as_deref() {
+        Some(init) => report_loaded(&network, init, ui)?,
+        None => ui.warn("no --init: these are the features of an untrained network"),
+    }
+    let store = if args.size <= 64 { args.size } else { args.size * 256 / 224 };
+    Ok(Extractor { network, size: args.size, store })
+}
+
+fn report_loaded(network: &Network, init: &Path, ui: &Ui) -> Result<()> {
+    let report = network.load(init)?;
+    ui.note(&format!("{} tensors from {}", report.loaded, init.display()));
+    if !report.unexpected.is_empty() {
+        ui.note(&format!("not used: {}", report.unexpected.join(", ")));
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! A trained run put together again: network and labelling rule.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use tch::{Device, Tensor};
+
+use crate::cluster::assigner::{Assigner, FeatureKind};
+use crate::config::Config;
+use crate::data::source::{ImageSet, Skipped};
+use crate::data::{augment, cache::Pixels};
+use crate::error::{Error, usage};
+use crate::method::{extract, extract_size};
+use crate::model::network::Network;
+use crate::model::{self, weights};
+use crate::monitor::{Monitor, Phase, Silent};
+use crate::run_dir::RunDir;
+
+/// A network ready for extraction, and the sizes of its input.
+#[derive(Debug)]
+pub struct Extractor {
+    pub network: Network,
+    pub size: usize,
+    pub store: usize,
+}
+
+/// The features of some images.
+#[derive(Debug)]
+pub struct Extracted {
+    /// `[n, d] f32` of each kind asked for.
+    pub features: Tensor,
+    /// Rows of the image set that could be read.
+    pub rows: Vec<usize>,
+    pub skipped: Vec<Skipped>,
+}
+
+impl Extractor {
+    /// The network of a run.
+    pub fn of_run(run: &RunDir, config: &Config, device: Device) -> Result<Self> {
+        let network = build(config, device)?;
+        if !run.model().is_file() {
+            bail!(Error::NotARun { path: run.path().into(), reason: "it has no model.safetensors yet".into() });
+        }
+        network.load(&run.model())?;
+        Ok(Self { network, size: config.data.size, store: config.data.store })
+    }
+
+    /// Features of the images of `set`, by blocks, each given to `take` as soon as it is there.
+    pub fn each_block(
+        &self,
+        set: &ImageSet,
+        kind: FeatureKind,
+        monitor: &dyn Monitor,
+        take: &mut dyn FnMut(Extracted) -> Result<()>,
+    ) -> Result<()> {
+        let size = extract_size(self.size);
+        monitor.begin(Phase::Extract, "extracting", set.files.len() as u64);
+        for start in (0..set.files.len()).step_by(size) {
+            if monitor.stopping() {
+                monitor.end();
+                return Err(crate::monitor::Interrupted.into());
+            }
+            let end = (start + size).min(set.files.len());
+            let block = ImageSet {
+                root: set.root.clone(),
+                files: set.files[start..end].to_vec(),
+                ..ImageSet::default()
+            };
+            let (pixels, kept, skipped) = Pixels::read(&block, self.store, &Silent)?;
+            let features = self.features(&pixels, size, kind)?;
+            let rows = kept.into_iter().map(|row| start + row).collect();
+            take(Extracted { features, rows, skipped })?;
+            monitor.advance((end - start) as u64);
+        }
+        monitor.end();
+        Ok(())
+    }
+
+    /// Features of all images of `set` at once.
+    pub fn all(&self, set: &ImageSet, kind: FeatureKind, monitor: &dyn Monitor) -> Result<Extracted> {
+        let (mut blocks, mut rows, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+        self.each_block(set, kind, monitor, &mut |block| {
+            blocks.push(block.features);
+            rows.extend(block.rows);
+            skipped.extend(block.skipped);
+            Ok(())
+        })?;
+        Ok(Extracted { features: Tensor::cat(&blocks, 0), rows, skipped })
+    }
+
+    fn features(&self, pixels: &Pixels, size: usize, kind: FeatureKind) -> Result<Tensor> {
+        let (count, side) = (pixels.len(), pixels.side() as i64);
+        if count == 0 {
+            return Ok(Tensor::zeros([0, self.network.dim()], (tch::Kind::Float, self.network.device())));
+        }
+        let rows: Vec<u32> = (0..count as u32).collect();
+        let bytes = pixels.gather(&rows)?;
+        let shape = [count as i64, side, side, 3];
+        let pixels = Tensor::from_data_size(&bytes, &shape, tch::Kind::Uint8).to_device(self.network.device());
+        Ok(extract(&self.network, &augment::centre(&pixels, self.size as i64), size, kind))
+    }
+}
+
+/// The untrained network that `config` describes, with the run's own initial weights.
+pub fn build(config: &Config, device: Device) -> Result<Network> {
+    use crate::random::{Purpose, key};
+    let entry = model::find(&config.model.arch).ok_or_else(|| unknown_arch(&config.model.arch))?;
+    tch::manual_seed(key(config.train.seed, Purpose::Weights, u64::MAX, 0) as i64);
+    Ok(Network::new(entry, config.data.size, config.data.sobel, device)?)
+}
+
+/// The usage error for a backbone that does not exist.
+pub fn unknown_arch(name: &str) -> anyhow::Error {
+    let known: Vec<&str> = model::BACKBONES.iter().map(|entry| entry.name).collect();
+    usage(format!("there is no backbone '{name}': use auto, {}", known.join(", ")))
+}
+
+/// The labelling rule of a run.
+pub fn assigner(run: &RunDir) -> Result<Assigner> {
+    let path = run.clustering();
+    if !path.is_file() {
+        bail!(Error::NotARun {
+            path: run.path().into(),
+            reason: format!(
+                "its training has not ended: go on with `ssl-cluster train --resume {}`",
+                run.path().display()
+            ),
+        });
+    }
+    let file = weights::read(&path)?;
+    Assigner::from_tensors(file.tensors, &file.metadata)
+        .map_err(|reason| anyhow::anyhow!("'{}' cannot be used: {reason}", path.display()))
+}
+
+/// The run at `path` with its options.
+pub fn open(path: &Path) -> Result<(RunDir, Config)> {
+    let run = RunDir::open(path)?;
+    let config = run.config().context("the run's options cannot be read")?;
+    Ok((run, config))
+}

@@ -1,0 +1,192 @@
+//! One file for each command, and how a run of the program ends.
+
+mod assign;
+mod cluster;
+mod doctor;
+mod eval;
+mod features;
+mod labeller;
+mod methods;
+mod npy;
+mod report;
+mod train;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser};
+
+use crate::cli::{Cli, Command, Machine};
+use crate::data::source::{EXTENSIONS, ImageSet};
+use crate::device;
+use crate::error::Error;
+use crate::monitor::{Interrupted, Monitor};
+use crate::ui::Ui;
+
+/// How the program ends, by exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Skipped = 3,
+    Interrupted = 130,
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+/// The program: parse, run, map the outcome to an exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout, where a closed pipe is no failure.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let ui = Ui::new(cli.quiet, on_interrupt());
+    // libtorch's C++ exceptions (out of memory above all) arrive as panics: they get the same line
+    // and exit code as any other failure.
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = catch_unwind(AssertUnwindSafe(|| run(cli, &ui)));
+    let result = result.unwrap_or_else(|panic| Err(anyhow::anyhow!(panic_text(panic.as_ref()))));
+    match result {
+        Ok(status) => status.into(),
+        Err(error) => fail(&error, &ui).into(),
+    }
+}
+
+/// Runs a parsed command.
+pub fn run(cli: Cli, ui: &Ui) -> Result<ExitStatus> {
+    match cli.command {
+        Command::Train(args) => train::run(*args, ui),
+        Command::Assign(args) => assign::run(args, ui),
+        Command::Features(args) => features::run(args, ui),
+        Command::Cluster(args) => cluster::run(*args, ui),
+        Command::Eval(args) => eval::run(args, ui),
+        Command::Report(args) => report::run(args, ui),
+        Command::Methods => methods::run(),
+        Command::Doctor => doctor::run(),
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "ssl-cluster", &mut script);
+            std::io::stdout().write_all(&script)?;
+            Ok(ExitStatus::Done)
+        }
+    }
+}
+
+/// A flag that the first Ctrl-C raises; the second one ends the program at once.
+fn on_interrupt() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = Arc::clone(&stop);
+    // Without a handler Ctrl-C still ends the program, only without saving.
+    let _ = ctrlc::set_handler(move || {
+        if raised.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        let _ = writeln!(
+            std::io::stderr(),
+            "\nstopping after this batch (Ctrl-C again stops at once)"
+        );
+    });
+    stop
+}
+
+fn fail(error: &anyhow::Error, ui: &Ui) -> ExitStatus {
+    if error.is::<Interrupted>() {
+        return ExitStatus::Interrupted;
+    }
+    if is_closed_pipe(error) {
+        return ExitStatus::Done;
+    }
+    ui.error(error);
+    match error.downcast_ref() {
+        Some(Error::Usage(_)) => ExitStatus::Usage,
+        Some(Error::Skipped { .. }) => ExitStatus::Skipped,
+        _ => ExitStatus::Failed,
+    }
+}
+
+/// `| head` closes our stdout: a quiet end, not a failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let closed = |kind| kind == std::io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>().is_some_and(|e| closed(e.kind()));
+        let json = cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+        io || json.is_some_and(closed)
+    })
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("unknown");
+    if text.contains("out of memory") || text.contains("can't allocate memory") {
+        return "out of memory: lower --batch-size or --size".into();
+    }
+    // A C++ backtrace follows the first lines.
+    let first: Vec<&str> = text.lines().take_while(|line| !line.starts_with("Exception raised")).collect();
+    format!("internal error: {}", first.join(" "))
+}
+
+/// Finds the images of `input` (`-` is a list on stdin).
+fn find_images(input: &Path) -> Result<ImageSet> {
+    let set = if input == Path::new("-") {
+        ImageSet::from_list(std::io::stdin().lock())?
+    } else {
+        ImageSet::find(input)?
+    };
+    if set.files.is_empty() {
+        let extensions = EXTENSIONS.join(", ");
+        let reason = match set.others {
+            0 => "it is empty".into(),
+            others => format!("none of its {others} files has an image's name ({extensions})"),
+        };
+        return Err(Error::NoImages { path: input.into(), reason }.into());
+    }
+    Ok(set)
+}
+
+/// Sets the threads and gives the device.
+fn machine(machine: &Machine) -> Result<tch::Device> {
+    let device = device::select(machine.device.unwrap_or_default())?;
+    device::set_threads(machine.threads);
+    Ok(device)
+}
+
+/// Names the first unreadable inputs and counts them; with `strict` they are a failure.
+fn report_skipped(
+    skipped: &[crate::data::source::Skipped],
+    total: usize,
+    strict: bool,
+    ui: &Ui,
+) -> Result<()> {
+    const NAMED: usize = 10;
+    for skip in skipped.iter().take(NAMED) {
+        ui.warn(&format!("cannot read '{}': {}", skip.path, skip.reason));
+    }
+    if skipped.len() > NAMED {
+        ui.warn(&format!("... and {} more", skipped.len() - NAMED));
+    }
+    if !skipped.is_empty() {
+        ui.warn(&format!("{} of {total} inputs were skipped", skipped.len()));
+    }
+    if strict && !skipped.is_empty() {
+        return Err(Error::Skipped { count: skipped.len(), total }.into());
+    }
+    Ok(())
+}

@@ -1,0 +1,308 @@
+//! `train`: from options and images to a finished run.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tch::Device;
+
+use super::labeller::{build, unknown_arch};
+use super::{ExitStatus, find_images, report, report_skipped};
+use crate::cli;
+use crate::cluster::ENGINES;
+use crate::config::defaults::{Choice, Facts, complete};
+use crate::config::{
+    ClusterSettings, Config, DataSettings, ModelSettings, OutputSettings, RunInfo, Settings,
+    TrainSettings,
+};
+use crate::data::source::ImageSet;
+use crate::data::{Dataset, decode};
+use crate::device::{self, describe};
+use crate::error::{Error, usage};
+use crate::method::{self, Build, METHODS, MethodEntry};
+use crate::model;
+use crate::monitor::{Monitor, duration};
+use crate::random::{Purpose, key};
+use crate::run_dir::RunDir;
+use crate::train::{Outcome, Session, train};
+use crate::ui::Ui;
+
+/// Images whose size is looked at to choose defaults.
+const SAMPLE: usize = 64;
+
+pub fn run(args: cli::Train, ui: &Ui) -> Result<ExitStatus> {
+    let device = device::select(args.machine.device.unwrap_or_default())?;
+    let threads = device::set_threads(args.machine.threads);
+    match &args.resume {
+        Some(run) => resume(&args, run, device, ui),
+        None => start(&args, device, threads, ui),
+    }
+}
+
+fn start(args: &cli::Train, device: Device, threads: usize, ui: &Ui) -> Result<ExitStatus> {
+    let input = args.input.as_deref().context("an input is needed")?;
+    let out = args.out.clone().unwrap_or_else(|| default_out(input));
+    if !args.print_config && RunDir::open(&out).is_ok() {
+        return Err(Error::RunExists { path: out }.into());
+    }
+    let set = find_images(input)?;
+    let settings = settings(args)?;
+    let name = settings.train.method.clone().unwrap_or_else(|| METHODS[0].name.into());
+    let entry = find_method(&name)?;
+    let (width, height) = median_size(&set);
+    let facts = Facts { images: set.files.len(), width, height, device, threads };
+    let info = RunInfo {
+        version: env!("CARGO_PKG_VERSION").into(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        input: absolute(input),
+        images: set.files.len(),
+    };
+    let (mut config, choices) = complete(settings.over((entry.preset)()), &facts, info);
+    config.train.method = name;
+    config.train.threads = threads;
+    let mut options = (entry.options)();
+    options.extend(std::mem::take(&mut config.method));
+    config.method = options;
+    check(&config, entry)?;
+    if args.print_config {
+        print!("{}", config.to_toml()?);
+        return Ok(ExitStatus::Done);
+    }
+    announce(entry, &set, &choices, device, ui);
+
+    let data = load(set, &config, ui)?;
+    report_skipped(&data.skipped, config.run.images, args.strict, ui)?;
+    config.run.images = data.len();
+    check(&config, entry)?;
+    let run = RunDir::create(&out)?;
+    run.write_config(&config)?;
+    run.write_skipped(&data.skipped)?;
+    let network = build(&config, device)?;
+    if let Some(init) = &config.model.init {
+        let loaded = network.load(init)?;
+        ui.note(&format!("{} tensors from {}", loaded.loaded, init.display()));
+    }
+    fit(&run, &config, &data, &network, entry, false, ui)
+}
+
+fn resume(args: &cli::Train, path: &Path, device: Device, ui: &Ui) -> Result<ExitStatus> {
+    let run = RunDir::open(path)?.locked()?;
+    let config = run.config()?;
+    if !run.checkpoint().is_file() {
+        return Err(Error::NotARun {
+            path: path.into(),
+            reason: "it stopped before its first checkpoint: remove it and start again".into(),
+        }
+        .into());
+    }
+    let entry = find_method(&config.train.method)?;
+    device::set_threads(Some(args.machine.threads.unwrap_or(config.train.threads)));
+    let set = find_images(Path::new(&config.run.input))?;
+    let data = load(set, &config, ui)?;
+    report_skipped(&data.skipped, config.run.images + data.skipped.len(), args.strict, ui)?;
+    if data.len() != config.run.images {
+        anyhow::bail!(
+            "'{}' holds {} readable images, the run began with {}: put them back, or start a new run",
+            config.run.input,
+            data.len(),
+            config.run.images
+        );
+    }
+    let network = build(&config, device)?;
+    ui.heading(&format!("going on with {} on {}", path.display(), describe(device)));
+    fit(&run, &config, &data, &network, entry, true, ui)
+}
+
+/// Trains, labels and reports.
+fn fit(
+    run: &RunDir,
+    config: &Config,
+    data: &Dataset,
+    network: &model::network::Network,
+    entry: &MethodEntry,
+    resume: bool,
+    ui: &Ui,
+) -> Result<ExitStatus> {
+    let started = std::time::Instant::now();
+    // Heads draw their weights after the backbone; their own seed keeps them the same whatever the
+    // backbone drew.
+    tch::manual_seed(key(config.train.seed, Purpose::Weights, u64::MAX, 1) as i64);
+    let method = (entry.build)(&Build { config, network, images: data.len() })?;
+    let mut session = Session::new(config, data, network, method, run, ui);
+    if resume {
+        session.restore()?;
+    }
+    match train(&mut session)? {
+        Outcome::Interrupted => {
+            ui.note(&format!(
+                "saved; go on with `ssl-cluster train --resume {}`",
+                run.path().display()
+            ));
+            return Ok(ExitStatus::Interrupted);
+        }
+        Outcome::Finished => {}
+    }
+    report::write(run, config, &run.report(), None, Some(data))
+        .unwrap_or_else(|error| ui.warn(&format!("the labels are written, the report is not: {error:#}")));
+    ui.heading(&format!("done in {}", duration(started.elapsed().as_secs_f64())));
+    ui.note(&format!("labels   {}", run.labels().display()));
+    ui.note(&format!("report   {}", run.report().display()));
+    ui.note(&format!("label new images with `ssl-cluster assign {} DIR`", run.path().display()));
+    Ok(ExitStatus::Done)
+}
+
+fn load(set: ImageSet, config: &Config, ui: &Ui) -> Result<Dataset> {
+    let root = set.root.clone();
+    let data = Dataset::load(set, config.data.store, ui)?;
+    if data.is_empty() {
+        let reason = match data.skipped.first() {
+            Some(skip) => format!("none can be read (the first: '{}': {})", skip.path, skip.reason),
+            None => "there are none".into(),
+        };
+        return Err(Error::NoImages { path: root, reason }.into());
+    }
+    Ok(data)
+}
+
+/// Refuses options that cannot work, before anything is done.
+fn check(config: &Config, entry: &MethodEntry) -> Result<()> {
+    config.validate().map_err(usage)?;
+    entry.check_options(&config.method).map_err(usage)?;
+    let backbone = model::find(&config.model.arch).ok_or_else(|| unknown_arch(&config.model.arch))?;
+    if config.data.size < backbone.min_size {
+        return Err(usage(format!(
+            "{} needs a --size of at least {}, not {}",
+            backbone.name, backbone.min_size, config.data.size
+        )));
+    }
+    if crate::cluster::engine(&config.cluster.engine).is_none() {
+        let known: Vec<&str> = ENGINES.iter().map(|engine| engine.name).collect();
+        return Err(usage(format!(
+            "there is no engine '{}': use {}",
+            config.cluster.engine,
+            known.join(" or ")
+        )));
+    }
+    Ok(())
+}
+
+fn find_method(name: &str) -> Result<&'static MethodEntry> {
+    method::method(name).ok_or_else(|| {
+        let known: Vec<&str> = METHODS.iter().map(|entry| entry.name).collect();
+        usage(format!("there is no method '{name}': use {}", known.join(", ")))
+    })
+}
+
+fn announce(entry: &MethodEntry, set: &ImageSet, choices: &[Choice], device: Device, ui: &Ui) {
+    let classes = match set.classes.len() {
+        0 => String::new(),
+        count => format!(" in {count} folders (used for evaluation only)"),
+    };
+    ui.heading(&format!(
+        "{}: {} images{classes}, on {}",
+        entry.name,
+        set.files.len(),
+        describe(device)
+    ));
+    for choice in choices {
+        ui.note(&format!("  {:<11} {:<9} {}", choice.name, choice.value, choice.reason));
+    }
+}
+
+/// What was typed, over what `--config` says.
+fn settings(args: &cli::Train) -> Result<Settings> {
+    let file = match &args.config {
+        None => Settings::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read '{}'", path.display()))?;
+            toml::from_str(&text).map_err(|error| usage(format!("'{}': {error}", path.display())))?
+        }
+    };
+    let flag = |given: bool| given.then_some(true);
+    let typed = Settings {
+        run: None,
+        data: DataSettings {
+            size: args.size,
+            crop_scale: args.crop_scale.map(|low| [low, 1.0]),
+            sobel: flag(args.sobel),
+            ..DataSettings::default()
+        },
+        model: ModelSettings { arch: args.arch.clone(), init: args.init.clone().map(Some) },
+        train: TrainSettings {
+            method: args.method.clone(),
+            epochs: args.epochs,
+            batch_size: args.batch_size,
+            lr: args.lr,
+            schedule: args.schedule.map(Into::into),
+            seed: args.seed,
+            device: args.machine.device,
+            threads: args.machine.threads,
+            ..TrainSettings::default()
+        },
+        cluster: ClusterSettings {
+            clusters: args.clusters,
+            engine: args.engine.clone(),
+            ..ClusterSettings::default()
+        },
+        output: OutputSettings { keep_labels: args.keep_labels },
+        method: method_options(args)?,
+    };
+    Ok(typed.over(file))
+}
+
+/// The flags of single methods and `--set`, as the `[method]` table.
+fn method_options(args: &cli::Train) -> Result<toml::Table> {
+    let mut table = toml::Table::new();
+    let mut put = |key: &str, value: Option<toml::Value>| {
+        if let Some(value) = value {
+            table.insert(key.into(), value);
+        }
+    };
+    let text = |value: &Option<String>| value.clone().map(toml::Value::from);
+    let count = |value: Option<usize>| value.map(|value| toml::Value::from(value as i64));
+    put("balance", text(&args.balance));
+    put("reassign", args.reassign.map(Into::into));
+    put("warm_start", args.warm_start.then(|| true.into()));
+    put("heads", count(args.heads));
+    put("lambda", args.lambda.map(Into::into));
+    put("tolerance", args.tolerance.map(Into::into));
+    put("label_steps", count(args.label_steps));
+    put("label_schedule", text(&args.label_schedule));
+    put("gather", text(&args.gather));
+    for pair in &args.set {
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| usage(format!("--set wants KEY=VALUE, not '{pair}'")))?;
+        // Numbers and booleans are read as TOML reads them, anything else is text.
+        let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
+        let value = parsed.ok().and_then(|mut table| table.remove("value"));
+        put(key, Some(value.unwrap_or_else(|| pair[key.len() + 1..].into())));
+    }
+    Ok(table)
+}
+
+fn default_out(input: &Path) -> PathBuf {
+    let name = input.canonicalize().ok().and_then(|path| path.file_stem().map(|stem| stem.to_os_string()));
+    Path::new("runs").join(name.unwrap_or_else(|| "run".into()))
+}
+
+fn absolute(input: &Path) -> String {
+    input.canonicalize().unwrap_or_else(|_| input.into()).to_string_lossy().into_owned()
+}
+
+/// Median width and height of a sample of the images; those that cannot be read are left out.
+fn median_size(set: &ImageSet) -> (u32, u32) {
+    let step = (set.files.len() / SAMPLE).max(1);
+    let sizes: Vec<(u32, u32)> = (0..set.files.len())
+        .step_by(step)
+        .filter_map(|row| decode::dimensions(&set.path(row)).ok())
+        .collect();
+    let median = |mut values: Vec<u32>| {
+        values.sort_unstable();
+        values.get(values.len() / 2).copied().unwrap_or(224)
+    };
+    (
+        median(sizes.iter().map(|size| size.0).collect()),
+        median(sizes.iter().map(|size| size.1).collect()),
+    )
+}

@@ -1,0 +1,178 @@
+//! Defaults that fit the data and the device: a folder of 300 photographs, one of 2,000 thumbnails
+//! and one of 60,000 each give a sensible run with no option, on two cores as on a GPU.
+
+use tch::Device;
+
+use super::{
+    ClusterConfig, Config, DataConfig, Keep, ModelConfig, OutputConfig, RunInfo, Schedule,
+    Settings, TrainConfig,
+};
+use crate::device::{DeviceChoice, describe};
+
+/// What the defaults look at.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    pub images: usize,
+    /// Median width and height of a sample of the images, in pixels.
+    pub width: u32,
+    pub height: u32,
+    pub device: Device,
+    pub threads: usize,
+}
+
+/// A default that was chosen, for the user to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    pub name: &'static str,
+    pub value: String,
+    pub reason: String,
+}
+
+/// Images of up to this short side are taken as they are and seen by `conv4` on a CPU.
+const SMALL: usize = 64;
+/// Published input of ImageNet networks, and the square that it is the centre of.
+const PHOTO: (usize, usize) = (224, 256);
+/// What a CPU is spared: photographs at this size.
+const CPU_PHOTO: usize = 96;
+/// The batch size that the published learning rates belong to.
+const BATCH: usize = 256;
+
+/// Completes `settings`; returns the choices that were made where they are silent.
+pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec<Choice>) {
+    let mut choices = Vec::new();
+    let mut choose = |name, value: String, reason: String, silent: bool| {
+        if silent {
+            choices.push(Choice { name, value, reason });
+        }
+    };
+    let on_cpu = facts.device == Device::Cpu;
+    let short = facts.width.min(facts.height) as usize;
+
+    let size = settings.data.size.unwrap_or_else(|| match short {
+        0..=SMALL => short.clamp(16, SMALL),
+        _ if on_cpu => CPU_PHOTO.min(short),
+        _ => PHOTO.0.min(short),
+    });
+    let median = format!("the images are about {}x{}", facts.width, facts.height);
+    let why_size = match short {
+        0..=SMALL => format!("{median}: taken as they are"),
+        _ if on_cpu => format!("{median}; kept small for a CPU, --size {} shows more", PHOTO.0),
+        _ => median.clone(),
+    };
+    choose("size", format!("{size} px"), why_size, settings.data.size.is_none());
+
+    let small = size <= SMALL;
+    let arch = settings.model.arch.clone().filter(|arch| arch != "auto").unwrap_or_else(|| {
+        match (small, on_cpu) {
+            (true, true) => "conv4".into(),
+            (_, true) => "resnet18".into(),
+            (true, false) => "resnet18".into(),
+            (false, false) if facts.images >= 20_000 => "resnet50".into(),
+            (false, false) => "resnet18".into(),
+        }
+    });
+    let why_arch = format!("for {size} px on {}", describe(facts.device));
+    let silent = settings.model.arch.as_deref().is_none_or(|arch| arch == "auto");
+    choose("arch", arch.clone(), why_arch, silent);
+
+    let clusters = settings.cluster.clusters.unwrap_or_else(|| default_clusters(facts.images));
+    let why_clusters = format!("about sqrt(n) for {} images, some for each group you see", facts.images);
+    choose("clusters", clusters.to_string(), why_clusters, settings.cluster.clusters.is_none());
+
+    let batch_size = settings.train.batch_size.unwrap_or_else(|| default_batch(facts.images));
+    let why_batch = if batch_size == BATCH {
+        "the published one".into()
+    } else {
+        format!("{} images give few steps an epoch with {BATCH}", facts.images)
+    };
+    choose("batch-size", batch_size.to_string(), why_batch, settings.train.batch_size.is_none());
+
+    let epochs = settings.train.epochs.unwrap_or_else(|| default_epochs(facts, &arch));
+    let why_epochs = format!(
+        "{} images on {} ({} threads)",
+        facts.images,
+        describe(facts.device),
+        facts.threads
+    );
+    choose("epochs", epochs.to_string(), why_epochs, settings.train.epochs.is_none());
+
+    let low = if small { 0.3 } else { 0.08 };
+    let why_crop = if small { "small images lose their content in smaller crops" } else { "the published one" };
+    let silent = settings.data.crop_scale.is_none();
+    choose("crop-scale", format!("{low}"), why_crop.into(), silent);
+
+    let defaults = Config {
+        data: DataConfig {
+            size,
+            store: if small { size } else { size * PHOTO.1 / PHOTO.0 },
+            crop_scale: [low, 1.0],
+            flip: true,
+            jitter: 0.0,
+            greyscale: 0.0,
+            sobel: false,
+        },
+        model: ModelConfig { arch: arch.clone(), init: None },
+        train: TrainConfig {
+            method: "deepcluster".into(),
+            epochs,
+            batch_size,
+            lr: 0.05,
+            schedule: Schedule::Constant,
+            momentum: 0.9,
+            weight_decay: 1e-5,
+            seed: 0,
+            device: DeviceChoice::Auto,
+            threads: facts.threads,
+        },
+        cluster: ClusterConfig {
+            clusters,
+            engine: "tensor".into(),
+            iterations: 20,
+            components: 256,
+        },
+        output: OutputConfig { keep_labels: Keep::Newest(1) },
+        method: toml::Table::new(),
+        run,
+    };
+    let mut model = settings.model;
+    model.arch = Some(arch);
+    let config = Config {
+        data: settings.data.complete(defaults.data),
+        model: model.complete(defaults.model),
+        train: settings.train.complete(defaults.train),
+        cluster: settings.cluster.complete(defaults.cluster),
+        output: settings.output.complete(defaults.output),
+        method: settings.method,
+        run: defaults.run,
+    };
+    (config, choices)
+}
+
+/// sqrt(n), at least 2 and at most n/4: clusters are a few times finer than what a person would
+/// call a group, which gives better features than too few (DeepCluster, section 4.1.4: 10 times the
+/// number of classes worked best).
+fn default_clusters(images: usize) -> usize {
+    let root = (images as f64).sqrt().round() as usize;
+    root.min(images / 4).max(2)
+}
+
+/// 256, halved for small sets so that an epoch has some 30 steps; at least 16.
+fn default_batch(images: usize) -> usize {
+    let mut batch = BATCH;
+    while batch > 16 && images / batch < 30 {
+        batch /= 2;
+    }
+    batch
+}
+
+/// As many epochs as a budget of images allows, between what teaches something and what the papers
+/// run.
+fn default_epochs(facts: &Facts, arch: &str) -> usize {
+    let budget = match (facts.device == Device::Cpu, arch) {
+        (true, "conv4") => 300_000 * facts.threads,
+        (true, _) => 15_000 * facts.threads,
+        (false, _) => 20_000_000,
+    };
+    let (least, most) = if facts.device == Device::Cpu { (5, 30) } else { (20, 200) };
+    (budget / facts.images.max(1)).clamp(least, most)
+}

@@ -1,0 +1,287 @@
+//! What is used: every option of a run, resolved, as it is written to `config.toml`.
+//!
+//! [`Settings`] is the same with every field optional: what was typed, what `--config` says and a
+//! method's preset are layers of it, of which the first that knows a field wins. [`defaults`] fills
+//! in the rest to fit the data and the device.
+
+pub mod defaults;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::DeviceChoice;
+
+/// Defines a section twice: resolved, and with optional fields.
+macro_rules! section {
+    ($(#[$meta:meta])* $config:ident / $settings:ident {
+        $($(#[$field_meta:meta])* $field:ident: $type:ty,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $config { $($(#[$field_meta])* pub $field: $type,)* }
+
+        #[doc = concat!("A layer of [`", stringify!($config), "`]: what it does not know is left to the next.")]
+        #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $settings { $(pub $field: Option<$type>,)* }
+
+        impl $settings {
+            /// These settings, and `below` where they are silent.
+            pub fn over(self, below: Self) -> Self {
+                Self { $($field: self.$field.or(below.$field),)* }
+            }
+
+            /// These settings with every gap filled from `defaults`.
+            pub fn complete(self, defaults: $config) -> $config {
+                $config { $($field: self.$field.unwrap_or(defaults.$field),)* }
+            }
+        }
+    };
+}
+
+section! {
+    /// The images and how they are varied.
+    DataConfig / DataSettings {
+        /// Side of the network's input, in pixels.
+        size: usize,
+        /// Side at which images are kept; the plain view is its centre, crops come from all of it.
+        store: usize,
+        /// Share of the area that a random crop covers, from, to.
+        crop_scale: [f64; 2],
+        /// Mirror left and right at random.
+        flip: bool,
+        /// Strength of colour jitter (brightness, contrast, saturation, hue alike); 0 is none.
+        jitter: f64,
+        /// Probability of greyscale.
+        greyscale: f64,
+        /// Edges instead of colours: two Sobel filters on the grey image.
+        sobel: bool,
+    }
+}
+
+section! {
+    /// The network.
+    ModelConfig / ModelSettings {
+        arch: String,
+        /// Weights to start from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        init: Option<PathBuf>,
+    }
+}
+
+section! {
+    /// The training.
+    TrainConfig / TrainSettings {
+        method: String,
+        epochs: usize,
+        batch_size: usize,
+        lr: f64,
+        schedule: Schedule,
+        momentum: f64,
+        weight_decay: f64,
+        seed: u64,
+        device: DeviceChoice,
+        threads: usize,
+    }
+}
+
+section! {
+    /// The clusters.
+    ClusterConfig / ClusterSettings {
+        clusters: usize,
+        /// K-means engine.
+        engine: String,
+        /// K-means iterations for each label step.
+        iterations: usize,
+        /// Principal components kept at most.
+        components: usize,
+    }
+}
+
+section! {
+    /// What is kept.
+    OutputConfig / OutputSettings {
+        keep_labels: Keep,
+    }
+}
+
+/// Every resolved option of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub run: RunInfo,
+    pub data: DataConfig,
+    pub model: ModelConfig,
+    pub train: TrainConfig,
+    pub cluster: ClusterConfig,
+    pub output: OutputConfig,
+    /// Options of the method alone: its file in `method/` defines them.
+    #[serde(default)]
+    pub method: toml::Table,
+}
+
+/// Where a run comes from; not an option.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunInfo {
+    pub version: String,
+    pub command: String,
+    /// The data directory or list.
+    pub input: String,
+    /// Images found in it.
+    pub images: usize,
+}
+
+/// One layer of options; also what a `--config` file may hold.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Ignored: lets a run's `config.toml` serve as a `--config` file.
+    pub run: Option<toml::Table>,
+    pub data: DataSettings,
+    pub model: ModelSettings,
+    pub train: TrainSettings,
+    pub cluster: ClusterSettings,
+    pub output: OutputSettings,
+    pub method: toml::Table,
+}
+
+impl Settings {
+    /// These settings, and `below` where they are silent.
+    pub fn over(self, below: Self) -> Self {
+        let mut method = below.method;
+        method.extend(self.method);
+        Self {
+            run: None,
+            data: self.data.over(below.data),
+            model: self.model.over(below.model),
+            train: self.train.over(below.train),
+            cluster: self.cluster.over(below.cluster),
+            output: self.output.over(below.output),
+            method,
+        }
+    }
+}
+
+/// How the learning rate falls over a run; `t` runs from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// lr throughout (DeepCluster).
+    Constant,
+    /// lr until t = 0.6, then in a straight line to 0.
+    Linear,
+    /// lr · (1 + cos πt) / 2
+    Cosine,
+    /// lr, divided by 5 at t = 0.3, 0.6 and 0.8 (rotation).
+    Steps,
+}
+
+impl Schedule {
+    /// The share of the learning rate at `t`.
+    pub fn factor(self, t: f64) -> f64 {
+        match self {
+            Self::Constant => 1.0,
+            Self::Linear => ((1.0 - t) / 0.4).clamp(0.0, 1.0),
+            Self::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * t.min(1.0)).cos()),
+            Self::Steps => [0.3, 0.6, 0.8].iter().filter(|&&at| t >= at).fold(1.0, |f, _| f / 5.0),
+        }
+    }
+}
+
+/// How many label files of past steps are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Keep {
+    Newest(usize),
+    All,
+}
+
+impl FromStr for Keep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            number => number
+                .parse()
+                .map(Self::Newest)
+                .map_err(|_| format!("'{number}' is neither a number nor `all`")),
+        }
+    }
+}
+
+impl TryFrom<String> for Keep {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => write!(f, "all"),
+            Self::Newest(count) => write!(f, "{count}"),
+        }
+    }
+}
+
+impl From<Keep> for String {
+    fn from(keep: Keep) -> Self {
+        keep.to_string()
+    }
+}
+
+impl Config {
+    /// Refuses values that cannot work, with the option to change.
+    pub fn validate(&self) -> Result<(), String> {
+        let (data, train, cluster) = (&self.data, &self.train, &self.cluster);
+        let positive = |name: &str, value: f64| {
+            let ok = value > 0.0 && value.is_finite();
+            if ok { Ok(()) } else { Err(format!("--{name} must be positive, not {value}")) }
+        };
+        positive("epochs", train.epochs as f64)?;
+        positive("batch-size", train.batch_size as f64)?;
+        positive("size", data.size as f64)?;
+        positive("lr", train.lr)?;
+        positive("threads", train.threads as f64)?;
+        positive("iterations", cluster.iterations as f64)?;
+        positive("components", cluster.components as f64)?;
+        if cluster.clusters < 2 {
+            return Err("--clusters must be at least 2".into());
+        }
+        if cluster.clusters > self.run.images {
+            return Err(format!(
+                "{} images cannot form {} clusters: use `--clusters {}` or fewer",
+                self.run.images,
+                cluster.clusters,
+                (self.run.images / 4).max(2)
+            ));
+        }
+        if data.store < data.size {
+            return Err(format!("store ({}) must not be below size ({})", data.store, data.size));
+        }
+        let [low, high] = data.crop_scale;
+        if !(0.0 < low && low <= high && high <= 1.0) {
+            return Err(format!("--crop-scale must lie in 0..1, not {low} to {high}"));
+        }
+        if !(0.0..=1.0).contains(&data.greyscale) || !(0.0..=1.0).contains(&data.jitter) {
+            return Err("jitter and greyscale must lie between 0 and 1".into());
+        }
+        if !(0.0..1.0).contains(&train.momentum) || train.weight_decay < 0.0 {
+            return Err("momentum must lie in 0..1 and weight decay must not be negative".into());
+        }
+        Ok(())
+    }
+
+    /// `config.toml`.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+}

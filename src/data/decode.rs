@@ -1,0 +1,120 @@
+//! One image file to one square of RGB pixels.
+
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use fast_image_resize::images::Image;
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+
+/// Largest side that is decoded, and the memory that one image may take: a small file may claim to
+/// be 60,000 pixels wide.
+const MAX_SIDE: u32 = 32_768;
+const MAX_ALLOC: u64 = 1 << 30;
+
+/// Why an image could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Image(#[from] image::ImageError),
+    #[error("it ends before its end-of-image marker: truncated")]
+    Truncated,
+    #[error("it has no pixels")]
+    Empty,
+    #[error("cannot resize: {0}")]
+    Resize(String),
+    #[error("the decoder failed on it")]
+    Panic,
+}
+
+/// Size in pixels `(width, height)` as it will be shown, without decoding the pixels.
+pub fn dimensions(path: &Path) -> Result<(u32, u32), DecodeError> {
+    let mut decoder = ImageReader::open(path)?.with_guessed_format()?.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    use image::metadata::Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    let turned = matches!(
+        decoder.orientation(),
+        Ok(Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
+    );
+    Ok(if turned { (height, width) } else { (width, height) })
+}
+
+/// The whole image as 8-bit RGB, turned as its EXIF data say; transparency is laid over white, 16
+/// bits become 8, of an animation the first frame is taken.
+pub fn decode(path: &Path) -> Result<RgbImage, DecodeError> {
+    // Decoders are third-party code that meets arbitrary bytes: a panic in one of them is a bad
+    // file, not the end of the program.
+    catch_unwind(AssertUnwindSafe(|| decode_file(path))).unwrap_or(Err(DecodeError::Panic))
+}
+
+fn decode_file(path: &Path) -> Result<RgbImage, DecodeError> {
+    let mut file = std::fs::File::open(path)?;
+    let mut reader = ImageReader::new(BufReader::new(&mut file)).with_guessed_format()?;
+    let format = reader.format();
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_ALLOC);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder()?;
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    if image.width() == 0 || image.height() == 0 {
+        return Err(DecodeError::Empty);
+    }
+    // The JPEG decoder fills what is missing with grey and reports nothing.
+    if format == Some(ImageFormat::Jpeg) && !ends_as_jpeg(&mut file)? {
+        return Err(DecodeError::Truncated);
+    }
+    Ok(if image.color().has_alpha() { over_white(&image) } else { image.into_rgb8() })
+}
+
+/// Whether an end-of-image marker stands in the last kilobyte (cameras pad their files).
+fn ends_as_jpeg(file: &mut std::fs::File) -> std::io::Result<bool> {
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(1024)))?;
+    let mut tail = Vec::new();
+    file.take(1024).read_to_end(&mut tail)?;
+    Ok(tail.windows(2).any(|pair| pair == [0xFF, 0xD9]))
+}
+
+fn over_white(image: &DynamicImage) -> RgbImage {
+    let rgba = image.to_rgba8();
+    let mut flat = RgbImage::new(rgba.width(), rgba.height());
+    for (target, source) in flat.pixels_mut().zip(rgba.pixels()) {
+        let [r, g, b, alpha] = source.0.map(u32::from);
+        let blend = |value: u32| ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+        target.0 = [blend(r), blend(g), blend(b)];
+    }
+    flat
+}
+
+/// The centre square of an image, resized to `side` x `side` with antialiasing (bilinear, as
+/// Pillow's): the short side is scaled to `side` and the long one cropped.
+pub fn centre_square(image: RgbImage, side: u32) -> Result<RgbImage, DecodeError> {
+    let (width, height) = image.dimensions();
+    if (width, height) == (side, side) {
+        return Ok(image);
+    }
+    let short = f64::from(width.min(height));
+    let resize_error = |error: &dyn std::fmt::Display| DecodeError::Resize(error.to_string());
+    let source = Image::from_vec_u8(width, height, image.into_raw(), PixelType::U8x3)
+        .map_err(|error| resize_error(&error))?;
+    let mut target = Image::new(side, side, PixelType::U8x3);
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
+        .crop((f64::from(width) - short) / 2.0, (f64::from(height) - short) / 2.0, short, short);
+    Resizer::new()
+        .resize(&source, &mut target, &options)
+        .map_err(|error| resize_error(&error))?;
+    RgbImage::from_raw(side, side, target.into_vec()).ok_or(DecodeError::Empty)
+}
+
+/// The centre square of the file's image at `side` x `side` pixels.
+pub fn square(path: &Path, side: u32) -> Result<RgbImage, DecodeError> {
+    centre_square(decode(path)?, side)
+}

@@ -1,0 +1,80 @@
+//! Batches of pixels, prepared by a thread of their own while the network works on the one before.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use tch::{Kind, Tensor};
+
+use super::cache::Pixels;
+
+/// Batches that wait ready.
+const PREFETCH: usize = 2;
+
+/// Some images.
+#[derive(Debug)]
+pub struct PixelBatch {
+    /// `[b, side, side, 3] u8` on the CPU.
+    pub pixels: Tensor,
+    /// Rows of the data set.
+    pub rows: Vec<u32>,
+}
+
+/// The images `order` in batches of these lengths, in this order. Dropping the iterator ends the
+/// thread.
+pub fn batches(pixels: &Arc<Pixels>, order: Vec<u32>, lengths: Vec<usize>) -> Batches {
+    let (sender, receiver) = sync_channel(PREFETCH);
+    let pixels = Arc::clone(pixels);
+    std::thread::spawn(move || {
+        let mut rest = order.as_slice();
+        for length in lengths {
+            let (rows, after) = rest.split_at(length.min(rest.len()));
+            rest = after;
+            let batch = pixels.gather(rows).map(|bytes| {
+                let side = pixels.side() as i64;
+                let shape = [rows.len() as i64, side, side, 3];
+                PixelBatch {
+                    pixels: Tensor::from_data_size(&bytes, &shape, Kind::Uint8),
+                    rows: rows.to_vec(),
+                }
+            });
+            if sender.send(batch).is_err() {
+                break;
+            }
+        }
+    });
+    Batches { receiver }
+}
+
+/// An iterator over prepared batches: see [`batches`].
+#[derive(Debug)]
+pub struct Batches {
+    receiver: Receiver<io::Result<PixelBatch>>,
+}
+
+impl Iterator for Batches {
+    type Item = io::Result<PixelBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.receiver.recv().ok()
+    }
+}
+
+/// `count` images in batches of `size`; the last may be smaller.
+pub fn equal_lengths(count: usize, size: usize) -> Vec<usize> {
+    let size = size.max(1);
+    (0..count).step_by(size).map(|start| size.min(count - start)).collect()
+}
+
+/// As [`equal_lengths`], but a small remainder joins the batch before it: batch norm needs more than
+/// a few images to estimate its statistics.
+pub fn training_lengths(count: usize, size: usize) -> Vec<usize> {
+    let mut lengths = equal_lengths(count, size);
+    if let [.., before, last] = lengths[..]
+        && last < before / 4
+    {
+        lengths.truncate(lengths.len() - 2);
+        lengths.push(before + last);
+    }
+    lengths
+}

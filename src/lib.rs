@@ -1,0 +1,46 @@
+//! `ssl-cluster` learns image features and labels without any human label.
+//!
+//! The loop of DeepCluster and SeLa, in ten lines:
+//!
+//! ```text
+//! until the epochs are done:
+//!     if labels are due:
+//!         features  = the network's, of every image, in evaluation mode
+//!         labels    = k-means (DeepCluster) or optimal transport (SeLa) on them
+//!         write the labels
+//!     for each batch of random views:
+//!         predict the labels of its images
+//!         step down the gradient of the cross-entropy
+//! label every image once more with the final network
+//! ```
+//!
+//! Modules, each of which uses only those below it:
+//! - [`cli`], [`commands`]: what was typed, and what each command does
+//! - [`train`] the loop, [`run_dir`] what it leaves on disk, [`labels`] label formats, [`report`] the
+//!   page for people, [`eval`] how good it is, [`ui`] what the terminal sees
+//! - [`method`]: DeepCluster, SeLa, rotation, ... behind one trait
+//! - [`model`] networks, [`data`] images, [`cluster`] clustering
+//! - [`config`], [`device`], [`random`], [`monitor`], [`record`], [`error`]
+
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod cluster;
+pub mod commands;
+pub mod config;
+pub mod data;
+pub mod device;
+pub mod error;
+pub mod eval;
+pub mod labels;
+pub mod method;
+pub mod model;
+pub mod monitor;
+pub mod random;
+pub mod record;
+pub mod report;
+pub mod run_dir;
+pub mod train;
+pub mod ui;
+
+pub use commands::main;

@@ -1,0 +1,166 @@
+//! What a method sees of a run: the network, the images, the place in the run.
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::cluster::assigner::FeatureKind;
+use crate::config::Config;
+use crate::data::Dataset;
+use crate::data::augment::{self, Augmentation, ViewKey};
+use crate::data::loader::{PixelBatch, batches, equal_lengths};
+use crate::model::network::Network;
+use crate::monitor::{Interrupted, Monitor, Phase};
+use crate::random::{Purpose, key};
+
+/// Images extracted at once, in images per 64-pixel square of memory; see [`Context::extract_size`].
+const EXTRACT_PIXELS: usize = 1 << 20;
+
+/// The place in a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Images seen: the unit of progress, since labels may change in the middle of an epoch.
+    pub images: u64,
+    /// Batches done.
+    pub batches: u64,
+    /// Label steps done.
+    pub label_steps: u64,
+}
+
+/// How images are shown to the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// The centre, unchanged.
+    Plain,
+    /// A random view, as in training.
+    Augmented,
+}
+
+/// Everything around a method.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    pub config: &'a Config,
+    pub network: &'a Network,
+    pub data: &'a Dataset,
+    pub position: Position,
+    pub monitor: &'a dyn Monitor,
+}
+
+/// Some images on the device.
+#[derive(Debug)]
+pub struct Batch {
+    /// `[b, side, side, 3] u8`
+    pub pixels: Tensor,
+    pub rows: Vec<u32>,
+    /// `rows` as `[b] i64` on the device.
+    pub index: Tensor,
+}
+
+impl Batch {
+    /// The images of `batch`, moved to the network's device.
+    pub fn new(batch: PixelBatch, network: &Network) -> Self {
+        let index: Vec<i64> = batch.rows.iter().map(|&row| i64::from(row)).collect();
+        Self {
+            pixels: batch.pixels.to_device(network.device()),
+            index: Tensor::from_slice(&index).to_device(network.device()),
+            rows: batch.rows,
+        }
+    }
+}
+
+impl Context<'_> {
+    /// Epochs done, with fractions.
+    pub fn epoch(&self) -> f64 {
+        self.position.images as f64 / self.data.len().max(1) as f64
+    }
+
+    /// The seed of this run for `purpose` at this label step.
+    pub fn step_seed(&self, purpose: Purpose) -> u64 {
+        key(self.config.train.seed, purpose, self.position.label_steps, 0)
+    }
+
+    /// The run's augmentation.
+    pub fn augmentation(&self) -> Augmentation {
+        let data = &self.config.data;
+        Augmentation {
+            size: data.size as i64,
+            crop_scale: data.crop_scale,
+            crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
+            flip: data.flip,
+            jitter: (data.jitter > 0.0).then(|| [data.jitter, data.jitter, data.jitter, data.jitter.min(0.5)]),
+            greyscale: data.greyscale,
+        }
+    }
+
+    /// Random view number `view` of a batch: `[b, 3, size, size] f32` in 0..1. The same (seed,
+    /// epoch, image, view) gives the same pixels.
+    pub fn view(&self, batch: &Batch, view: u64) -> Tensor {
+        let epoch = self.position.images / self.data.len().max(1) as u64;
+        let key = ViewKey { seed: self.config.train.seed, epoch, view };
+        tch::no_grad(|| self.augmentation().apply(&batch.pixels, &batch.rows, key))
+    }
+
+    /// The unchanged centre of a batch's images: `[b, 3, size, size] f32` in 0..1.
+    pub fn plain(&self, batch: &Batch) -> Tensor {
+        tch::no_grad(|| augment::centre(&batch.pixels, self.config.data.size as i64))
+    }
+
+    /// Features `[n, d] f32` of all images in evaluation mode, on the network's device.
+    ///
+    /// # Errors
+    /// [`Interrupted`] when the user asks to stop.
+    pub fn features(&self, kind: FeatureKind, view: View) -> Result<Tensor> {
+        let n = self.data.len();
+        let mut features = Vec::new();
+        self.monitor.begin(Phase::Extract, "extracting features", n as u64);
+        let order = (0..n as u32).collect();
+        let size = extract_size(self.config.data.size);
+        for batch in batches(&self.data.pixels, order, equal_lengths(n, size)) {
+            if self.monitor.stopping() {
+                self.monitor.end();
+                return Err(Interrupted.into());
+            }
+            let batch = Batch::new(batch?, self.network);
+            let count = batch.rows.len();
+            let images = match view {
+                View::Plain => self.plain(&batch),
+                View::Augmented => self.view(&batch, EXTRACTION_VIEW),
+            };
+            features.push(extract(self.network, &images, size, kind));
+            self.monitor.advance(count as u64);
+        }
+        self.monitor.end();
+        Ok(Tensor::cat(&features, 0))
+    }
+}
+
+/// The number of the view that label steps look at, apart from those that are trained on.
+const EXTRACTION_VIEW: u64 = 0xFFFF;
+
+/// Images in a batch for extraction at an input of `size` pixels.
+pub fn extract_size(size: usize) -> usize {
+    (EXTRACT_PIXELS / (size * size)).clamp(16, 512)
+}
+
+/// Features `[b, d]` of images `[b, 3, s, s]` in 0..1, in evaluation mode. The batch is filled up to
+/// `size` images, so that an image's features do not depend on how many come with it: libtorch may
+/// choose another kernel for another shape, and labels must be the same in `train` and `assign`.
+pub fn extract(network: &Network, images: &Tensor, size: usize, kind: FeatureKind) -> Tensor {
+    tch::no_grad(|| {
+        let count = images.size()[0];
+        let missing = size as i64 - count;
+        let filled = if missing > 0 {
+            let mut shape = images.size();
+            shape[0] = missing;
+            Tensor::cat(&[images, &Tensor::zeros(shape, (Kind::Float, images.device()))], 0)
+        } else {
+            images.shallow_clone()
+        };
+        let input = network.prepare(&filled);
+        let features = match kind {
+            FeatureKind::Hidden => network.hidden(&input, false),
+            FeatureKind::Activation => network.activation(&input, false),
+        };
+        features.narrow(0, 0, count).copy()
+    })
+}

@@ -1,0 +1,93 @@
+//! What methods do with the features of all images: DeepCluster's clustering.
+
+use anyhow::{Context as _, Result};
+use tch::{Device, Kind, Tensor};
+
+use super::{Context, Labelling, View};
+use crate::cluster::assigner::{Assigner, FeatureKind};
+use crate::cluster::preprocess::{Pca, l2_rows};
+use crate::cluster::{self, Clustering, Init, KMeansOptions};
+use crate::monitor::Phase;
+use crate::random::Purpose;
+use crate::record::LabelStepRecord;
+
+/// Features clustered as DeepCluster does: PCA, whitening, L2, k-means.
+#[derive(Debug)]
+pub struct ClusteredFeatures {
+    pub pca: Pca,
+    pub clustering: Clustering,
+    pub record: LabelStepRecord,
+}
+
+/// Clusters hidden features `[n, d]`. With `previous` labels k-means starts from their means.
+pub fn cluster_features(
+    context: &Context,
+    features: &Tensor,
+    previous: Option<&[u32]>,
+) -> Result<ClusteredFeatures> {
+    let options = &context.config.cluster;
+    let started = std::time::Instant::now();
+    context.monitor.begin(Phase::Cluster, "clustering", 0);
+    let work = || -> Result<ClusteredFeatures> {
+        let pca = Pca::fit(features, options.components, true)
+            .context("the network's features cannot be clustered (has the training diverged? a lower --lr helps)")?;
+        let points = l2_rows(&pca.apply(features, Kind::Float));
+        let reduce_seconds = started.elapsed().as_secs_f64();
+        let engine = cluster::engine(&options.engine)
+            .with_context(|| format!("there is no k-means engine '{}'", options.engine))?;
+        let start = previous.map(|labels| means_of(&points, labels, options.clusters));
+        let clustering = cluster::cluster(
+            engine,
+            &points,
+            &KMeansOptions {
+                clusters: options.clusters,
+                iterations: options.iterations,
+                seed: context.step_seed(Purpose::Clustering),
+                init: start.as_ref().map_or(Init::Random, Init::Given),
+                ..KMeansOptions::default()
+            },
+        )?;
+        let statistics = &clustering.statistics;
+        let record = LabelStepRecord {
+            clusters: options.clusters,
+            reassigned: Some(statistics.reassigned),
+            objective: statistics.objective.last().copied(),
+            components: Some(pca.rank()),
+            iterations: Some(statistics.iterations),
+            seconds: [
+                ("reduce".to_string(), reduce_seconds),
+                (Phase::Cluster.name().to_string(), statistics.seconds),
+            ]
+            .into(),
+            ..LabelStepRecord::default()
+        };
+        Ok(ClusteredFeatures { pca, clustering, record })
+    };
+    let result = tch::no_grad(work);
+    context.monitor.end();
+    result
+}
+
+/// The means `[k, r]` of the points that share a label; a label that nobody has gets the point of
+/// that number.
+fn means_of(points: &Tensor, labels: &[u32], clusters: usize) -> Tensor {
+    let labels: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
+    let labels = Tensor::from_slice(&labels);
+    let on_cpu = points.to_device(Device::Cpu);
+    let shape = [clusters as i64, points.size()[1]];
+    let sums = Tensor::zeros(shape, (Kind::Float, Device::Cpu)).index_add(0, &labels, &on_cpu);
+    let counts = labels.bincount(None::<Tensor>, clusters as i64).to_kind(Kind::Float).unsqueeze(1);
+    let means = sums / counts.clamp_min(1.0);
+    means.where_self(&counts.gt(0.0), &on_cpu.narrow(0, 0, clusters as i64)).to_device(points.device())
+}
+
+/// Clusters the features of the network as it is and labels every image by its nearest centroid:
+/// the last labels of every method whose labels are clusters.
+pub fn label_by_clusters(context: &Context) -> Result<Labelling> {
+    let features = context.features(FeatureKind::Hidden, View::Plain)?;
+    let clustered = cluster_features(context, &features, None)?;
+    let assigner =
+        Assigner::Centroids { pca: clustered.pca, centroids: clustered.clustering.centroids };
+    let assignments = assigner.assign(&features);
+    Ok(Labelling { assignments, assigner, record: clustered.record })
+}

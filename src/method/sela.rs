@@ -1,0 +1,334 @@
+//! SeLa: equally large clusters by optimal transport, learned together with the network.
+//!
+//! Asano, Rupprecht, Vedaldi: Self-labelling via simultaneous clustering and representation
+//! learning, ICLR 2020, <https://arxiv.org/abs/1911.05371>; yukimasano/self-label `main.py`,
+//! `sinkhornknopp.py`.
+
+use anyhow::{Result, bail};
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor, nn};
+
+use super::{
+    Batch, Build, Context, LabelStep, Labelling, Loss, Method, MethodEntry, Module, State, View,
+    option_table, parse_options,
+};
+use crate::cluster::assigner::{Assigner, FeatureKind};
+use crate::cluster::sinkhorn::{self, SinkhornOptions, Transport};
+use crate::config::{DataSettings, Settings};
+use crate::model::MultiHead;
+use crate::monitor::Phase;
+use crate::random::{Purpose, stream};
+use crate::record::LabelStepRecord;
+
+/// The registry entry.
+pub const ENTRY: MethodEntry = MethodEntry {
+    name: "sela",
+    help: "equally large clusters by optimal transport (Sinkhorn-Knopp), with one or several heads",
+    paper: "Asano et al., Self-labelling via simultaneous clustering and representation learning, ICLR 2020, https://arxiv.org/abs/1911.05371",
+    // Augmentation 3 of the authors' code: crop, jitter 0.4, greyscale 0.2, flip.
+    preset: || Settings {
+        data: DataSettings {
+            jitter: Some(0.4),
+            greyscale: Some(0.2),
+            ..DataSettings::default()
+        },
+        ..Settings::default()
+    },
+    options: option_table::<Options>,
+    build: |build| Ok(Box::new(Sela::new(build)?)),
+};
+
+/// How label steps spread over the training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LabelSchedule {
+    /// Dense at first, sparse later: images (epochs + 1.01)·n·t².
+    #[default]
+    Quadratic,
+    /// Evenly: (epochs + 1.01)·n·t.
+    Linear,
+}
+
+/// Which images the label step looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Gather {
+    #[default]
+    Augmented,
+    Plain,
+}
+
+/// Which heads get new labels in a label step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Refresh {
+    /// All (the authors' ImageNet code).
+    #[default]
+    All,
+    /// One after the other (their CIFAR code).
+    Turn,
+}
+
+/// SeLa's own options.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Options {
+    heads: usize,
+    /// Exponent of P.
+    lambda: f64,
+    /// Where the solver stops.
+    tolerance: f64,
+    max_iterations: usize,
+    /// Label steps over the training; 0 for 100, and at least one for each half epoch.
+    label_steps: usize,
+    label_schedule: LabelSchedule,
+    gather: Gather,
+    refresh: Refresh,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            heads: 1,
+            lambda: 25.0,
+            tolerance: 0.1,
+            max_iterations: 2_000,
+            label_steps: 0,
+            label_schedule: LabelSchedule::Quadratic,
+            gather: Gather::Augmented,
+            refresh: Refresh::All,
+        }
+    }
+}
+
+struct Sela {
+    options: Options,
+    store: nn::VarStore,
+    heads: MultiHead,
+    /// For each head the label of each image.
+    labels: Vec<Vec<u32>>,
+    /// `[heads, n] i64` on the device.
+    targets: Tensor,
+    /// Image counts at which labels are due, and how many of them are past.
+    due: Vec<u64>,
+    done: usize,
+}
+
+impl Sela {
+    fn new(build: &Build) -> Result<Self> {
+        let mut options: Options = parse_options(&build.config.method)?;
+        let train = &build.config.train;
+        if options.heads == 0 || options.max_iterations == 0 {
+            bail!(crate::error::usage("--heads and max_iterations must be at least 1"));
+        }
+        if !(options.lambda > 0.0 && options.lambda.is_finite()) || options.tolerance.is_nan() {
+            bail!(crate::error::usage("--lambda must be a positive number"));
+        }
+        if options.label_steps == 0 {
+            options.label_steps = default_label_steps(train.epochs);
+        }
+        let clusters = build.config.cluster.clusters;
+        let store = nn::VarStore::new(build.network.device());
+        let heads = MultiHead::new(
+            &store.root(),
+            build.network.dim(),
+            options.heads as i64,
+            clusters as i64,
+        );
+        let due = label_times(&options, train.epochs, build.images);
+        let labels = (0..options.heads as u64)
+            .map(|head| initial_labels(build.images, clusters, train.seed, head))
+            .collect();
+        let mut sela =
+            Self { options, store, heads, labels: Vec::new(), targets: Tensor::new(), due, done: 0 };
+        sela.take_labels(labels);
+        Ok(sela)
+    }
+
+    fn take_labels(&mut self, labels: Vec<Vec<u32>>) {
+        self.targets = stack(&labels).to_device(self.store.device());
+        self.labels = labels;
+    }
+
+    /// Solves the transport problem of one head from activations `[n, d]`.
+    fn transport(&self, features: &Tensor, head: usize) -> Result<Transport> {
+        let clusters = self.heads.clusters();
+        let log_p = tch::no_grad(|| {
+            self.heads.forward_head(features, head as i64).log_softmax(1, Kind::Float)
+        });
+        let log_p: Vec<f32> = Vec::try_from(&log_p.to_device(Device::Cpu).contiguous().view(-1))?;
+        let options = SinkhornOptions {
+            lambda: self.options.lambda,
+            tolerance: self.options.tolerance,
+            max_iterations: self.options.max_iterations,
+            ..SinkhornOptions::default()
+        };
+        Ok(sinkhorn::solve(&log_p, clusters as usize, &options)?)
+    }
+
+    /// Solves for `heads`, reports what did not converge, and gives the record of the first.
+    fn solve(
+        &self,
+        context: &Context,
+        features: &Tensor,
+        heads: impl IntoIterator<Item = usize>,
+    ) -> Result<(Vec<(usize, Transport)>, LabelStepRecord)> {
+        let started = std::time::Instant::now();
+        context.monitor.begin(Phase::Cluster, "balancing labels", 0);
+        let solved: Result<Vec<_>> = heads
+            .into_iter()
+            .map(|head| Ok((head, self.transport(features, head)?)))
+            .collect();
+        context.monitor.end();
+        let solved = solved?;
+        for (head, transport) in solved.iter().filter(|(_, transport)| !transport.converged) {
+            context.monitor.warn(&format!(
+                "the label step of head {head} stopped after {} iterations at error {:.2} \
+                 (tolerance {}); a smaller --lambda or a larger --tolerance converges sooner",
+                transport.iterations, transport.error, self.options.tolerance
+            ));
+        }
+        let first = solved.first().map(|(_, transport)| transport);
+        let record = LabelStepRecord {
+            clusters: self.heads.clusters() as usize,
+            iterations: first.map(|transport| transport.iterations),
+            error: first.map(|transport| transport.error),
+            cost: first.map(|transport| transport.cost),
+            seconds: [(Phase::Cluster.name().to_string(), started.elapsed().as_secs_f64())].into(),
+            ..LabelStepRecord::default()
+        };
+        Ok((solved, record))
+    }
+}
+
+impl Method for Sela {
+    fn next_label_step(&self) -> Option<u64> {
+        self.due.get(self.done).copied()
+    }
+
+    fn label_step(&mut self, context: &Context) -> Result<LabelStep> {
+        let view = match self.options.gather {
+            Gather::Augmented => View::Augmented,
+            Gather::Plain => View::Plain,
+        };
+        let features = context.features(FeatureKind::Activation, view)?;
+        let heads = match self.options.refresh {
+            Refresh::All => 0..self.options.heads,
+            Refresh::Turn => {
+                let head = context.position.label_steps as usize % self.options.heads;
+                head..head + 1
+            }
+        };
+        let (solved, record) = self.solve(context, &features, heads)?;
+        let mut labels = std::mem::take(&mut self.labels);
+        for (head, transport) in solved {
+            labels[head] = transport.labels;
+        }
+        self.take_labels(labels);
+        while self.next_label_step().is_some_and(|due| due <= context.position.images) {
+            self.done += 1;
+        }
+        Ok(LabelStep { labels: self.labels.clone(), record, fresh: Vec::new(), new_order: false })
+    }
+
+    fn loss(&mut self, context: &Context, batch: &Batch, _phase: usize) -> Result<Loss> {
+        let input = context.network.prepare(&context.view(batch, 0));
+        // [b, heads, k] and [heads, b]
+        let logits = self.heads.forward(&context.network.activation(&input, true));
+        let targets = self.targets.index_select(1, &batch.index).transpose(0, 1);
+        let clusters = self.heads.clusters();
+        let value =
+            logits.reshape([-1, clusters]).cross_entropy_for_logits(&targets.reshape([-1]));
+        let correct = logits.argmax(2, false).eq_tensor(&targets).sum(Kind::Int64);
+        let asked = (batch.rows.len() * self.options.heads) as i64;
+        Ok(Loss { value, trains: &[], correct: Some((correct, asked)) })
+    }
+
+    fn modules(&self) -> Vec<Module<'_>> {
+        vec![Module { name: "heads", store: &self.store, momentum: None }]
+    }
+
+    fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
+        let features = context.features(FeatureKind::Activation, View::Plain)?;
+        let (solved, record) = self.solve(context, &features, 0..self.options.heads)?;
+        let scalings: Vec<Tensor> =
+            solved.iter().map(|(_, transport)| Tensor::from_slice(&transport.log_scalings)).collect();
+        let heads = 0..self.heads.heads();
+        let gather = |part: &dyn Fn(i64) -> Tensor| {
+            let parts: Vec<Tensor> = heads.clone().map(part).collect();
+            Tensor::stack(&parts, 0).detach().to_device(Device::Cpu)
+        };
+        let assigner = Assigner::Heads {
+            weights: gather(&|head| self.heads.weight(head)),
+            biases: gather(&|head| self.heads.bias(head)),
+            log_scalings: Tensor::stack(&scalings, 0),
+            lambda: self.options.lambda,
+        };
+        let assignments = assigner.assign(&features);
+        Ok(Labelling { assignments, assigner, record })
+    }
+
+    fn state(&self) -> State {
+        State {
+            tensors: vec![("labels".into(), self.targets.to_device(Device::Cpu))],
+            values: [("done".to_string(), self.done.into())].into(),
+        }
+    }
+
+    fn restore(&mut self, mut state: State) -> Result<()> {
+        let targets = state.tensor("labels")?;
+        let labels = (0..targets.size()[0])
+            .map(|head| {
+                let labels: Vec<i64> = Vec::try_from(&targets.get(head))?;
+                Ok(labels.into_iter().map(|label| label as u32).collect())
+            })
+            .collect::<Result<_>>()?;
+        self.take_labels(labels);
+        self.done = state.value("done")?;
+        Ok(())
+    }
+}
+
+/// The authors' density: 100 label steps in 200 epochs; short runs get more for each epoch, since
+/// the first steps matter most.
+fn default_label_steps(epochs: usize) -> usize {
+    (epochs / 2).max(epochs.min(20)).max(2)
+}
+
+/// Images seen when labels are due (`main.py: optimize_times`), without those beyond the end.
+fn label_times(options: &Options, epochs: usize, images: usize) -> Vec<u64> {
+    let span = (epochs as f64 + 1.01) * images as f64;
+    let last = (options.label_steps - 1).max(1) as f64;
+    let end = (epochs * images) as u64;
+    (0..options.label_steps)
+        .map(|step| {
+            let t = step as f64 / last;
+            let share = match options.label_schedule {
+                LabelSchedule::Quadratic => t * t,
+                LabelSchedule::Linear => t,
+            };
+            (span * share) as u64
+        })
+        .filter(|&time| time < end)
+        .collect()
+}
+
+/// i mod k, shuffled.
+fn initial_labels(images: usize, clusters: usize, seed: u64, head: u64) -> Vec<u32> {
+    let mut labels: Vec<u32> = (0..images).map(|image| (image % clusters) as u32).collect();
+    labels.shuffle(&mut stream(seed, Purpose::Labels, head, 0));
+    labels
+}
+
+/// `[heads, n] i64`
+fn stack(labels: &[Vec<u32>]) -> Tensor {
+    let rows: Vec<Tensor> = labels
+        .iter()
+        .map(|labels| {
+            let labels: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
+            Tensor::from_slice(&labels)
+        })
+        .collect();
+    Tensor::stack(&rows, 0)
+}

@@ -1,0 +1,150 @@
+//! Classification heads: one score for each cluster.
+//!
+//! DeepCluster (<https://arxiv.org/abs/1807.05520>) has one linear layer, drawn anew
+//! each time the clusters change; SeLa (<https://arxiv.org/abs/1911.05371>) has several,
+//! each with its own labels. Weights are N(0, 0.01), biases 0, in both.
+
+use tch::{Tensor, nn};
+
+use super::layers::LINEAR_STDEV;
+
+const WEIGHT_INIT: nn::Init = nn::Init::Randn {
+    mean: 0.,
+    stdev: LINEAR_STDEV,
+};
+const BIAS_INIT: nn::Init = nn::Init::Const(0.);
+
+/// `weight` `[rows, d]` and `bias` `[rows]`, both trained.
+#[derive(Debug)]
+struct Rows {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Rows {
+    fn new(path: &nn::Path, dim: i64, rows: i64) -> Self {
+        Self {
+            weight: path.var("weight", &[rows, dim], WEIGHT_INIT),
+            bias: path.var("bias", &[rows], BIAS_INIT),
+        }
+    }
+
+    fn forward(&self, features: &Tensor) -> Tensor {
+        features.linear(&self.weight, Some(&self.bias))
+    }
+
+    fn reset(&mut self) {
+        tch::no_grad(|| {
+            self.weight.init(WEIGHT_INIT);
+            self.bias.init(BIAS_INIT);
+        });
+    }
+}
+
+/// Linear scores. Parameters: `weight` `[k, d]`, `bias` `[k]`.
+#[derive(Debug)]
+pub struct LinearHead(Rows);
+
+impl LinearHead {
+    /// A head from `dim` features to `clusters` scores, registered under `path`.
+    pub fn new(path: &nn::Path, dim: i64, clusters: i64) -> Self {
+        Self(Rows::new(path, dim, clusters))
+    }
+
+    /// Scores `[b, k]` of features `[b, d]`.
+    pub fn forward(&self, features: &Tensor) -> Tensor {
+        self.0.forward(features)
+    }
+
+    /// Draws the weights anew, in place, and zeroes the bias: the optimiser and the
+    /// variable store keep the same tensors. An optimiser's momentum is its own matter.
+    pub fn reset(&mut self) {
+        self.0.reset();
+    }
+
+    /// `[k, d]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.0.weight
+    }
+
+    /// `[k]`.
+    pub fn bias(&self) -> &Tensor {
+        &self.0.bias
+    }
+}
+
+/// Several linear heads of equal size on the same features, stored as one layer so that
+/// all scores come from one matrix product. Parameters: `weight` `[heads * k, d]`,
+/// `bias` `[heads * k]`; head h owns the k rows from h * k on.
+#[derive(Debug)]
+pub struct MultiHead {
+    rows: Rows,
+    heads: i64,
+    clusters: i64,
+}
+
+impl MultiHead {
+    /// `heads` heads from `dim` features to `clusters` scores each, under `path`.
+    pub fn new(path: &nn::Path, dim: i64, heads: i64, clusters: i64) -> Self {
+        Self {
+            rows: Rows::new(path, dim, heads * clusters),
+            heads,
+            clusters,
+        }
+    }
+
+    /// Scores `[b, heads, k]` of features `[b, d]`.
+    pub fn forward(&self, features: &Tensor) -> Tensor {
+        self.rows
+            .forward(features)
+            .view([-1, self.heads, self.clusters])
+    }
+
+    /// Scores `[b, k]` of one head alone.
+    ///
+    /// # Panics
+    /// When there is no such head.
+    pub fn forward_head(&self, features: &Tensor, head: i64) -> Tensor {
+        features.linear(&self.weight(head), Some(&self.bias(head)))
+    }
+
+    /// Draws every head anew, in place, and zeroes the biases.
+    pub fn reset(&mut self) {
+        self.rows.reset();
+    }
+
+    /// Number of heads.
+    pub fn heads(&self) -> i64 {
+        self.heads
+    }
+
+    /// Scores of each head, k.
+    pub fn clusters(&self) -> i64 {
+        self.clusters
+    }
+
+    /// `[k, d]`, a view of one head's weights.
+    ///
+    /// # Panics
+    /// When there is no such head.
+    pub fn weight(&self, head: i64) -> Tensor {
+        self.part(&self.rows.weight, head)
+    }
+
+    /// `[k]`, a view of one head's bias.
+    ///
+    /// # Panics
+    /// When there is no such head.
+    pub fn bias(&self, head: i64) -> Tensor {
+        self.part(&self.rows.bias, head)
+    }
+
+    fn part(&self, of: &Tensor, head: i64) -> Tensor {
+        assert!(
+            (0..self.heads).contains(&head),
+            "head {head} of {}",
+            self.heads
+        );
+        of.narrow(0, head * self.clusters, self.clusters)
+    }
+}

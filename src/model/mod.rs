@@ -1,0 +1,138 @@
+//! Networks: a backbone turns images into features, a head turns features into
+//! scores of clusters.
+//!
+//! A new backbone is one file that implements [`Backbone`], exports a
+//! [`BackboneEntry`], and has its line in [`BACKBONES`].
+
+pub mod alexnet;
+pub mod conv4;
+pub mod heads;
+pub mod layers;
+pub mod network;
+mod plain;
+pub mod resnet;
+mod sobel;
+pub mod vgg;
+pub mod weights;
+
+use tch::{Tensor, nn};
+
+pub use heads::{LinearHead, MultiHead};
+pub use sobel::sobel;
+
+/// A network without its classification head. All tensors are f32, images are NCHW.
+///
+/// `train` chooses batch statistics and dropout (`true`) or running statistics and
+/// no dropout (`false`); gradients are recorded either way, so extraction belongs
+/// inside [`tch::no_grad`].
+pub trait Backbone: std::fmt::Debug + Send {
+    /// The last convolutional map `[b, channels, h, w]` of images `[b, in_channels, s, s]`.
+    fn feature_map(&self, images: &Tensor, train: bool) -> Tensor;
+
+    /// The last hidden layer `[b, dim]` of a map, *before* its final ReLU: what
+    /// DeepCluster clusters (`facebookresearch/deepcluster`, `main.py`). For residual
+    /// networks these are the pooled features.
+    fn hidden(&self, map: &Tensor, train: bool) -> Tensor;
+
+    /// What a classification head sees, `[b, dim]`: the ReLU of `hidden` for AlexNet
+    /// and VGG, `hidden` itself for the others.
+    fn activate(&self, hidden: &Tensor) -> Tensor {
+        hidden.shallow_clone()
+    }
+
+    /// Channels of [`feature_map`](Self::feature_map).
+    fn channels(&self) -> i64;
+
+    /// Width of [`hidden`](Self::hidden).
+    fn dim(&self) -> i64;
+
+    /// Channels of the input: 3 for colour, 2 after [`sobel()`].
+    fn in_channels(&self) -> i64;
+}
+
+/// The images that a backbone is built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Side of the square input, in pixels.
+    pub size: i64,
+    /// 3 for colour, 2 after [`sobel()`].
+    pub in_channels: i64,
+}
+
+/// A shape that a backbone cannot work with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShapeError {
+    /// The last map would be empty.
+    #[error(
+        "{backbone} needs images of at least {min_size} px, but they are {size} px; \
+         resize them to {min_size} px or take a backbone for small images, such as conv4"
+    )]
+    TooSmall {
+        backbone: &'static str,
+        min_size: usize,
+        size: i64,
+    },
+    /// No input channel.
+    #[error("{backbone} needs at least one input channel, but {in_channels} were asked for")]
+    NoChannels {
+        backbone: &'static str,
+        in_channels: i64,
+    },
+}
+
+/// One line of the registry.
+#[derive(Debug)]
+pub struct BackboneEntry {
+    /// What the user types.
+    pub name: &'static str,
+    /// One line for `--help`.
+    pub help: &'static str,
+    /// Authors, title and arXiv link.
+    pub paper: &'static str,
+    /// Smallest side of the input, in pixels.
+    pub min_size: usize,
+    build: fn(&nn::Path, &Shape) -> Box<dyn Backbone>,
+}
+
+impl BackboneEntry {
+    /// Creates the network; its parameters are registered under `path`, so that with
+    /// `vs.root()` the variable store's names are those of the published checkpoints.
+    ///
+    /// Initial weights come from libtorch's generator: call [`tch::manual_seed`] first.
+    /// Build once in each variable store (tch renames a variable that exists already).
+    ///
+    /// # Errors
+    /// [`ShapeError`] when the images are smaller than [`min_size`](Self::min_size) or
+    /// have no channel.
+    pub fn build(&self, path: &nn::Path, shape: &Shape) -> Result<Box<dyn Backbone>, ShapeError> {
+        if shape.in_channels < 1 {
+            return Err(ShapeError::NoChannels {
+                backbone: self.name,
+                in_channels: shape.in_channels,
+            });
+        }
+        match usize::try_from(shape.size) {
+            Ok(size) if size >= self.min_size => Ok((self.build)(path, shape)),
+            _ => Err(ShapeError::TooSmall {
+                backbone: self.name,
+                min_size: self.min_size,
+                size: shape.size,
+            }),
+        }
+    }
+}
+
+/// Every backbone, smallest first.
+pub const BACKBONES: &[BackboneEntry] = &[
+    conv4::CONV4,
+    resnet::RESNET18,
+    resnet::RESNET34,
+    resnet::RESNET50,
+    alexnet::ALEXNET,
+    vgg::VGG16,
+];
+
+/// The entry called `name`, if there is one.
+pub fn find(name: &str) -> Option<&'static BackboneEntry> {
+    BACKBONES.iter().find(|entry| entry.name == name)
+}

@@ -1,0 +1,143 @@
+//! Networks without shortcuts: a stack of convolutions, then two hidden layers of 4096.
+//! AlexNet and VGG are tables for it.
+
+use tch::nn::Module;
+use tch::{Tensor, nn};
+
+use super::layers::{Bias, ConvBn, Window, batch_norm, conv, linear};
+use super::{Backbone, Shape};
+
+const HIDDEN: i64 = 4096;
+const DROPOUT: f64 = 0.5;
+
+/// One row of a network's table.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Row {
+    /// Convolution with bias, batch norm, ReLU.
+    Conv {
+        filters: i64,
+        window: Window,
+    },
+    MaxPool(Window),
+}
+
+/// One hidden layer of the classifier.
+#[derive(Debug)]
+pub(super) struct HiddenLayer {
+    /// Position in the published `classifier`, which is its parameter's name.
+    pub index: usize,
+    /// Dropout of 0.5 on what it sees.
+    pub dropout: bool,
+}
+
+/// What sets one plain network apart from another.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub features: &'static [Row],
+    /// Side to which the last map is averaged before the classifier, in pixels.
+    pub pooled_side: i64,
+    pub classifier: [HiddenLayer; 2],
+}
+
+#[derive(Debug)]
+enum Layer {
+    Conv(Box<ConvBn>),
+    MaxPool(Window),
+}
+
+/// A network built after a [`Table`]. Parameters: `features.N.{weight,bias}` with N
+/// counting convolution, batch norm, ReLU and pooling; `classifier.N.{weight,bias}`.
+#[derive(Debug)]
+pub(super) struct Plain {
+    features: Vec<Layer>,
+    channels: i64,
+    in_channels: i64,
+    pooled_side: i64,
+    classifier: [(nn::Linear, bool); 2],
+}
+
+impl Plain {
+    pub fn new(path: &nn::Path, shape: &Shape, table: &Table) -> Self {
+        let mut channels = shape.in_channels;
+        let mut index = 0;
+        let mut features = Vec::with_capacity(table.features.len());
+        let names = path / "features";
+        for &row in table.features {
+            match row {
+                Row::Conv { filters, window } => {
+                    features.push(Layer::Conv(Box::new(ConvBn {
+                        conv: conv(&names / index, channels, filters, window, Bias::Zero),
+                        bn: batch_norm(&names / (index + 1), filters),
+                    })));
+                    channels = filters;
+                    index += 3;
+                }
+                Row::MaxPool(window) => {
+                    features.push(Layer::MaxPool(window));
+                    index += 1;
+                }
+            }
+        }
+        let names = path / "classifier";
+        let [first, second] = &table.classifier;
+        let pooled = channels * table.pooled_side * table.pooled_side;
+        let classifier = [
+            (linear(&names / first.index, pooled, HIDDEN), first.dropout),
+            (
+                linear(&names / second.index, HIDDEN, HIDDEN),
+                second.dropout,
+            ),
+        ];
+        Self {
+            features,
+            channels,
+            in_channels: shape.in_channels,
+            pooled_side: table.pooled_side,
+            classifier,
+        }
+    }
+}
+
+impl Backbone for Plain {
+    fn feature_map(&self, images: &Tensor, train: bool) -> Tensor {
+        let mut map = images.shallow_clone();
+        for layer in &self.features {
+            map = match layer {
+                Layer::Conv(layer) => layer.forward(&map, train).relu_(),
+                Layer::MaxPool(Window {
+                    kernel,
+                    stride,
+                    padding,
+                }) => map.max_pool2d([*kernel; 2], [*stride; 2], [*padding; 2], [1, 1], false),
+            };
+        }
+        map
+    }
+
+    fn hidden(&self, map: &Tensor, train: bool) -> Tensor {
+        let [(first, first_dropout), (second, second_dropout)] = &self.classifier;
+        let pooled = map
+            .adaptive_avg_pool2d([self.pooled_side; 2])
+            .flatten(1, -1);
+        let hidden = first
+            .forward(&pooled.dropout(DROPOUT, train && *first_dropout))
+            .relu_();
+        second.forward(&hidden.dropout(DROPOUT, train && *second_dropout))
+    }
+
+    fn activate(&self, hidden: &Tensor) -> Tensor {
+        hidden.relu()
+    }
+
+    fn channels(&self) -> i64 {
+        self.channels
+    }
+
+    fn dim(&self) -> i64 {
+        HIDDEN
+    }
+
+    fn in_channels(&self) -> i64 {
+        self.in_channels
+    }
+}

@@ -1,0 +1,210 @@
+//! ResNet-18, -34 and -50.
+//!
+//! He, Zhang, Ren, Sun: "Deep Residual Learning for Image Recognition",
+//! <https://arxiv.org/abs/1512.03385>. Names and geometry are torchvision's: the
+//! bottleneck's stride lies on its 3x3 convolution ("v1.5").
+//!
+//! Parameters: `conv1.weight`, `bn1.*`, `layer{1..4}.{i}.conv{1..}.weight`,
+//! `layer{1..4}.{i}.bn{1..}.*`, `layer{1..4}.0.downsample.{0.weight,1.*}`.
+//!
+//! Images of at most 64 px get the stem of He et al.'s CIFAR networks (3x3, stride 1,
+//! no pooling) under the same names; such a `conv1.weight` is `[64, c, 3, 3]` and does
+//! not fit torchvision's 7x7 one.
+
+use tch::{Tensor, nn};
+
+use super::layers::{Bias, ConvBn, Window, batch_norm, conv};
+use super::{Backbone, BackboneEntry, Shape};
+
+const PAPER: &str =
+    "He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385";
+
+/// From this side on, in pixels, the last map has more than one position to average.
+const MIN_SIZE: usize = 16;
+
+/// Largest side, in pixels, that gets the stem without downsampling.
+const SMALL_STEM_SIZE: i64 = 64;
+
+pub const RESNET18: BackboneEntry = BackboneEntry {
+    name: "resnet18",
+    help: "ResNet-18, torchvision's, 512 features; a 3x3 stem up to 64 px",
+    paper: PAPER,
+    min_size: MIN_SIZE,
+    build: |path, shape| Box::new(ResNet::new(path, shape, BlockKind::Basic, [2, 2, 2, 2])),
+};
+
+pub const RESNET34: BackboneEntry = BackboneEntry {
+    name: "resnet34",
+    help: "ResNet-34, torchvision's, 512 features; a 3x3 stem up to 64 px",
+    paper: PAPER,
+    min_size: MIN_SIZE,
+    build: |path, shape| Box::new(ResNet::new(path, shape, BlockKind::Basic, [3, 4, 6, 3])),
+};
+
+pub const RESNET50: BackboneEntry = BackboneEntry {
+    name: "resnet50",
+    help: "ResNet-50, torchvision's, 2048 features; a 3x3 stem up to 64 px",
+    paper: PAPER,
+    min_size: MIN_SIZE,
+    build: |path, shape| {
+        Box::new(ResNet::new(
+            path,
+            shape,
+            BlockKind::Bottleneck,
+            [3, 4, 6, 3],
+        ))
+    },
+};
+
+#[derive(Debug, Clone, Copy)]
+enum BlockKind {
+    /// Two 3x3 convolutions.
+    Basic,
+    /// 1x1 down, 3x3, 1x1 up to four times the width.
+    Bottleneck,
+}
+
+impl BlockKind {
+    /// Output channels for each unit of width.
+    fn expansion(self) -> i64 {
+        match self {
+            Self::Basic => 1,
+            Self::Bottleneck => 4,
+        }
+    }
+
+    /// (channels, kernel, stride) of each convolution in turn.
+    fn convolutions(self, width: i64, stride: i64) -> Vec<(i64, i64, i64)> {
+        match self {
+            Self::Basic => vec![(width, 3, stride), (width, 3, 1)],
+            Self::Bottleneck => vec![(width, 1, 1), (width, 3, stride), (4 * width, 1, 1)],
+        }
+    }
+}
+
+/// A square convolution without bias whose padding keeps the side at stride 1.
+fn same_conv(path: nn::Path, c_in: i64, c_out: i64, kernel: i64, stride: i64) -> nn::Conv2D {
+    let window = Window {
+        kernel,
+        stride,
+        padding: kernel / 2,
+    };
+    conv(path, c_in, c_out, window, Bias::None)
+}
+
+#[derive(Debug)]
+struct Block {
+    residual: Vec<ConvBn>,
+    downsample: Option<ConvBn>,
+}
+
+impl Block {
+    fn new(path: &nn::Path, kind: BlockKind, c_in: i64, width: i64, stride: i64) -> Self {
+        let mut c = c_in;
+        let residual = kind
+            .convolutions(width, stride)
+            .into_iter()
+            .zip(1..)
+            .map(|((c_out, kernel, stride), i)| {
+                let layer = ConvBn {
+                    conv: same_conv(path / format!("conv{i}"), c, c_out, kernel, stride),
+                    bn: batch_norm(path / format!("bn{i}"), c_out),
+                };
+                c = c_out;
+                layer
+            })
+            .collect();
+        let downsample = (stride != 1 || c_in != c).then(|| {
+            let path = path / "downsample";
+            ConvBn {
+                conv: same_conv(&path / 0, c_in, c, 1, stride),
+                bn: batch_norm(&path / 1, c),
+            }
+        });
+        Self {
+            residual,
+            downsample,
+        }
+    }
+
+    fn forward(&self, input: &Tensor, train: bool) -> Tensor {
+        let shortcut = match &self.downsample {
+            Some(layer) => layer.forward(input, train),
+            None => input.shallow_clone(),
+        };
+        let mut map = input.shallow_clone();
+        for (i, layer) in self.residual.iter().enumerate() {
+            map = layer.forward(&map, train);
+            if i + 1 < self.residual.len() {
+                map = map.relu_();
+            }
+        }
+        (map + shortcut).relu_()
+    }
+}
+
+#[derive(Debug)]
+struct ResNet {
+    stem: ConvBn,
+    small_stem: bool,
+    blocks: Vec<Block>,
+    channels: i64,
+    in_channels: i64,
+}
+
+impl ResNet {
+    fn new(path: &nn::Path, shape: &Shape, kind: BlockKind, depths: [usize; 4]) -> Self {
+        let small_stem = shape.size <= SMALL_STEM_SIZE;
+        let (kernel, stride) = if small_stem { (3, 1) } else { (7, 2) };
+        let stem = ConvBn {
+            conv: same_conv(path / "conv1", shape.in_channels, 64, kernel, stride),
+            bn: batch_norm(path / "bn1", 64),
+        };
+        let mut channels = 64;
+        let mut blocks = Vec::with_capacity(depths.iter().sum());
+        for (stage, (depth, width)) in depths.into_iter().zip([64, 128, 256, 512]).enumerate() {
+            let path = path / format!("layer{}", stage + 1);
+            for i in 0..depth {
+                let stride = if i == 0 && stage > 0 { 2 } else { 1 };
+                blocks.push(Block::new(&(&path / i), kind, channels, width, stride));
+                channels = kind.expansion() * width;
+            }
+        }
+        Self {
+            stem,
+            small_stem,
+            blocks,
+            channels,
+            in_channels: shape.in_channels,
+        }
+    }
+}
+
+impl Backbone for ResNet {
+    fn feature_map(&self, images: &Tensor, train: bool) -> Tensor {
+        let mut map = self.stem.forward(images, train).relu_();
+        if !self.small_stem {
+            map = map.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
+        }
+        for block in &self.blocks {
+            map = block.forward(&map, train);
+        }
+        map
+    }
+
+    fn hidden(&self, map: &Tensor, _train: bool) -> Tensor {
+        map.adaptive_avg_pool2d([1, 1]).flatten(1, -1)
+    }
+
+    fn channels(&self) -> i64 {
+        self.channels
+    }
+
+    fn dim(&self) -> i64 {
+        self.channels
+    }
+
+    fn in_channels(&self) -> i64 {
+        self.in_channels
+    }
+}

@@ -1,0 +1,77 @@
+//! Weights on disk: safetensors in and out, PyTorch's dictionaries of tensors in.
+//!
+//! Format: <https://github.com/huggingface/safetensors>. Reading never runs code and
+//! never trusts a header; loading compares names and shapes before the first number is
+//! copied, since tch's own loader broadcasts a `[1]` tensor over a `[64]` one in silence.
+
+mod load;
+mod read;
+mod save;
+
+use std::path::PathBuf;
+
+pub use load::{LoadReport, PREFIXES, Problem, canonical_name, load_into, named_variables};
+pub use read::{Weights, read};
+pub use save::save_bytes;
+
+/// Why weights could not be read, written or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The file cannot be opened or read.
+    #[error("cannot read {}: {source}; check the path and its permissions", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// Not safetensors, or damaged.
+    #[error(
+        "{} is not a whole safetensors file ({source}); it may have been cut short: \
+         copy or download it again", path.display()
+    )]
+    Damaged {
+        path: PathBuf,
+        source: safetensors::SafeTensorError,
+    },
+    /// A tensor of the file that libtorch has no place for.
+    #[error(
+        "cannot use tensor {name} of {} ({dtype}, shape {shape:?}): {reason}; \
+         save it as f32", path.display()
+    )]
+    Tensor {
+        path: PathBuf,
+        name: String,
+        dtype: String,
+        shape: Vec<usize>,
+        reason: String,
+    },
+    /// A `.pt` file that libtorch's reader does not take.
+    #[error(
+        "cannot read {} as a dictionary of tensors ({reason}); convert it in Python: \
+         safetensors.torch.save_file(torch.load(\"{}\", map_location=\"cpu\"), \
+         \"weights.safetensors\"), with [\"state_dict\"] after torch.load(...) where \
+         the weights are nested in a training script's checkpoint",
+        path.display(), path.display()
+    )]
+    StateDict { path: PathBuf, reason: String },
+    /// The file does not fit the network. Nothing was copied.
+    #[error("{}", load::describe_misfit(path, problems, unexpected))]
+    Misfit {
+        path: PathBuf,
+        problems: Vec<Problem>,
+        /// Tensors of the file that no variable asked for.
+        unexpected: Vec<String>,
+    },
+    /// A tensor that cannot be written.
+    #[error("cannot save tensor {name}: {reason}")]
+    Unsaved { name: String, reason: String },
+    /// The whole file cannot be written.
+    #[error("cannot save weights: {0}")]
+    Serialize(#[source] safetensors::SafeTensorError),
+    /// libtorch failed in the middle of a copy, for instance for want of memory.
+    #[error("cannot copy tensor {name} of {} into the network: {source}", path.display())]
+    Copy {
+        path: PathBuf,
+        name: String,
+        source: tch::TchError,
+    },
+}

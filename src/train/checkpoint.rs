@@ -1,0 +1,83 @@
+//! The state that `--resume` needs, as one safetensors file: tensors under `group/name`, the rest as
+//! JSON in its metadata. One file, replaced as a whole, is never half of one state and half of
+//! another.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::method::Position;
+use crate::model::weights;
+
+const KEY: &str = "ssl_cluster.checkpoint";
+
+/// Where a run stands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Place {
+    pub position: Position,
+    /// Images seen when the present order of images began, and label steps done by then.
+    pub order: (u64, u64),
+    /// The method's values.
+    pub method: BTreeMap<String, serde_json::Value>,
+}
+
+/// A saved state.
+#[derive(Debug, Default)]
+pub struct Checkpoint {
+    pub place: Place,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Checkpoint {
+    pub fn new(place: Place) -> Self {
+        Self { place, tensors: BTreeMap::new() }
+    }
+
+    /// Adds tensors under `group/`.
+    pub fn add(&mut self, group: &str, tensors: impl IntoIterator<Item = (String, Tensor)>) {
+        self.tensors.extend(
+            tensors.into_iter().map(|(name, tensor)| (format!("{group}/{name}"), tensor)),
+        );
+    }
+
+    /// The tensors of a group, without its name.
+    pub fn take(&mut self, group: &str) -> BTreeMap<String, Tensor> {
+        let prefix = format!("{group}/");
+        let names: Vec<String> =
+            self.tensors.keys().filter(|name| name.starts_with(&prefix)).cloned().collect();
+        names
+            .into_iter()
+            .filter_map(|name| {
+                let tensor = self.tensors.remove(&name)?;
+                Some((name[prefix.len()..].to_string(), tensor))
+            })
+            .collect()
+    }
+
+    /// The file's bytes.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let metadata = BTreeMap::from([(KEY.to_string(), serde_json::to_string(&self.place)?)]);
+        let tensors: Vec<(String, Tensor)> = self
+            .tensors
+            .iter()
+            .filter(|(_, tensor)| tensor.numel() > 0)
+            .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+            .collect();
+        Ok(weights::save_bytes(&tensors, &metadata)?)
+    }
+
+    /// Reads a checkpoint.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = weights::read(path)?;
+        let text = file
+            .metadata
+            .get(KEY)
+            .with_context(|| format!("'{}' is no checkpoint", path.display()))?;
+        let place = serde_json::from_str(text)
+            .with_context(|| format!("'{}' is from another version", path.display()))?;
+        Ok(Self { place, tensors: file.tensors })
+    }
+}

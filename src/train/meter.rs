@@ -1,0 +1,78 @@
+//! Running figures of an epoch, read from the device as rarely as possible.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use tch::{Device, Kind, Tensor};
+
+/// Sums over the batches of an epoch.
+#[derive(Debug)]
+pub struct Meter {
+    /// Sum of loss · images, on the device.
+    loss: Tensor,
+    images: u64,
+    correct: Option<Tensor>,
+    asked: i64,
+    train_seconds: f64,
+    seconds: BTreeMap<String, f64>,
+}
+
+impl Meter {
+    pub fn new(device: Device) -> Self {
+        Self {
+            loss: Tensor::zeros(1, (Kind::Double, device)),
+            images: 0,
+            correct: None,
+            asked: 0,
+            train_seconds: 0.0,
+            seconds: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a batch.
+    pub fn add(&mut self, loss: &Tensor, images: u64, correct: Option<(Tensor, i64)>) {
+        tch::no_grad(|| self.loss += loss.detach().to_kind(Kind::Double) * images as f64);
+        self.images += images;
+        if let Some((count, asked)) = correct {
+            self.correct = Some(match self.correct.take() {
+                Some(sum) => sum + count,
+                None => count,
+            });
+            self.asked += asked;
+        }
+    }
+
+    /// Adds the time since `start` to training.
+    pub fn trained_since(&mut self, start: Instant) {
+        self.train_seconds += start.elapsed().as_secs_f64();
+    }
+
+    /// Adds the seconds of other phases.
+    pub fn spent(&mut self, seconds: &BTreeMap<String, f64>) {
+        for (phase, spent) in seconds {
+            *self.seconds.entry(phase.clone()).or_default() += spent;
+        }
+    }
+
+    /// Mean loss so far; waits for the device.
+    pub fn mean_loss(&self) -> f64 {
+        self.loss.double_value(&[0]) / self.images.max(1) as f64
+    }
+
+    /// Share of right predictions.
+    pub fn accuracy(&self) -> Option<f64> {
+        let correct = self.correct.as_ref()?.int64_value(&[]);
+        (self.asked > 0).then(|| correct as f64 / self.asked as f64)
+    }
+
+    pub fn images_per_second(&self) -> f64 {
+        self.images as f64 / self.train_seconds.max(1e-9)
+    }
+
+    /// Seconds by phase, training among them.
+    pub fn seconds(&self) -> BTreeMap<String, f64> {
+        let mut seconds = self.seconds.clone();
+        seconds.insert("train".into(), self.train_seconds);
+        seconds
+    }
+}

@@ -1,0 +1,49 @@
+//! The loop: label, learn, again.
+//!
+//! The paper's loop is [`train`], on one screen; what each line does stands in [`session`].
+
+pub mod checkpoint;
+mod meter;
+pub mod optim;
+pub mod session;
+
+use anyhow::Result;
+
+use crate::monitor::Interrupted;
+pub use session::Session;
+
+/// How a training ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Finished,
+    /// The user stopped it; the state is saved.
+    Interrupted,
+}
+
+/// Trains to the last epoch and labels the images with the final network.
+pub fn train(session: &mut Session) -> Result<Outcome> {
+    match label_and_learn(session) {
+        Ok(()) => Ok(Outcome::Finished),
+        Err(error) if error.is::<Interrupted>() => {
+            session.save()?;
+            Ok(Outcome::Interrupted)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn label_and_learn(session: &mut Session) -> Result<()> {
+    while !session.finished() {
+        if session.labels_are_due() {
+            session.label_step()?; // extract features, cluster them, write the pseudo-labels
+        }
+        for batch in session.batches() {
+            session.learn(batch?)?; // predict the pseudo-labels of random views
+            session.check_interrupt()?;
+        }
+        if session.epoch_ended() {
+            session.end_epoch()?; // report, save
+        }
+    }
+    session.last_labels() // the labels that fit the final network
+}

@@ -1,0 +1,487 @@
+//! A run in progress: what the lines of the loop do.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use tch::{Tensor, nn};
+
+use super::checkpoint::{Checkpoint, Place};
+use super::meter::Meter;
+use super::optim::Sgd;
+use crate::cluster::assigner::Assignments;
+use crate::cluster::metrics::nmi;
+use crate::config::Config;
+use crate::data::Dataset;
+use crate::data::loader::{Batches, PixelBatch, batches, training_lengths};
+use crate::labels::LabelRecord;
+use crate::method::{BACKBONE, Batch, Context, LabelStep, Method, Position, State};
+use crate::model::network::Network;
+use crate::model::weights::{self, named_variables};
+use crate::monitor::{Interrupted, Monitor, Phase, duration};
+use crate::random::{Purpose, key, stream};
+use crate::record::{EpochRecord, LabelStepRecord, Record};
+use crate::run_dir::{RunDir, replace};
+
+/// Batches between two looks at the loss: each waits for the device.
+const LOSS_EVERY: u64 = 50;
+/// Batches after which the speed is known well enough to say how long the run will take.
+const WARM_UP: u64 = 8;
+
+/// A run in progress.
+pub struct Session<'a> {
+    config: &'a Config,
+    data: &'a Dataset,
+    network: &'a Network,
+    method: Box<dyn Method>,
+    optimiser: Sgd,
+    run: &'a RunDir,
+    monitor: &'a dyn Monitor,
+    position: Position,
+    /// The order of images, and where it began.
+    order: Vec<u32>,
+    order_place: Option<(u64, u64)>,
+    /// The first head's labels of the step before.
+    labels: Option<Vec<u32>>,
+    records: Vec<Record>,
+    meter: Meter,
+    /// When the first batch after a label step was done, for the speed.
+    segment_start: Instant,
+    seconds_a_step: f64,
+    forecast_given: bool,
+}
+
+impl<'a> Session<'a> {
+    /// A run at its beginning.
+    pub fn new(
+        config: &'a Config,
+        data: &'a Dataset,
+        network: &'a Network,
+        method: Box<dyn Method>,
+        run: &'a RunDir,
+        monitor: &'a dyn Monitor,
+    ) -> Self {
+        let mut optimiser = Sgd::new(config.train.weight_decay);
+        optimiser.add(BACKBONE, &network.store, config.train.momentum);
+        for module in method.modules() {
+            let momentum = module.momentum.unwrap_or(config.train.momentum);
+            optimiser.add(module.name, module.store, momentum);
+        }
+        Self {
+            config,
+            data,
+            network,
+            method,
+            optimiser,
+            run,
+            monitor,
+            position: Position::default(),
+            order: Vec::new(),
+            order_place: None,
+            labels: None,
+            records: Vec::new(),
+            meter: Meter::new(network.device()),
+            segment_start: Instant::now(),
+            seconds_a_step: 0.0,
+            forecast_given: false,
+        }
+    }
+
+    /// Goes on from the run's checkpoint.
+    pub fn restore(&mut self) -> Result<()> {
+        let path = self.run.checkpoint();
+        let mut saved = Checkpoint::read(&path).context("this run cannot be resumed")?;
+        weights::load_into(&named_variables(&self.network.store), &saved.take(BACKBONE), &path)?;
+        for module in self.method.modules() {
+            let variables = named_variables(module.store);
+            weights::load_into(&variables, &saved.take(module.name), &path)?;
+        }
+        self.optimiser.restore(saved.take("optimiser"));
+        let tensors = saved.take("method").into_iter().collect();
+        self.position = saved.place.position;
+        if self.position != Position::default() {
+            self.method.restore(State { tensors, values: saved.place.method })?;
+            let (images, steps) = saved.place.order;
+            self.make_order(images, steps);
+        }
+        self.records = self.run.read_metrics()?;
+        let seen = self.position.images;
+        self.records.retain(|record| match record {
+            Record::Epoch(epoch) => epoch.images_seen <= seen,
+            Record::Labels(step) => step.step <= self.position.label_steps,
+        });
+        let labels = self.run.read_labels()?;
+        if labels.len() == self.data.len() {
+            self.labels = Some(labels.into_iter().map(|record| record.label).collect());
+        }
+        Ok(())
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context {
+            config: self.config,
+            network: self.network,
+            data: self.data,
+            position: self.position,
+            monitor: self.monitor,
+        }
+    }
+
+    fn images_an_epoch(&self) -> u64 {
+        self.data.len() as u64
+    }
+
+    fn all_images(&self) -> u64 {
+        self.images_an_epoch() * self.config.train.epochs as u64
+    }
+
+    /// Whether every epoch is done.
+    pub fn finished(&self) -> bool {
+        self.position.images >= self.all_images()
+    }
+
+    /// Whether the method wants new labels before the next batch.
+    pub fn labels_are_due(&self) -> bool {
+        self.method.next_label_step().is_some_and(|due| due <= self.position.images)
+    }
+
+    /// Whether the last batch ended an epoch.
+    pub fn epoch_ended(&self) -> bool {
+        self.position.images.is_multiple_of(self.images_an_epoch())
+    }
+
+    /// # Errors
+    /// [`Interrupted`] once the user asked to stop.
+    pub fn check_interrupt(&mut self) -> Result<()> {
+        if self.monitor.stopping() {
+            self.meter.trained_since(self.segment_start);
+            self.monitor.end();
+            return Err(Interrupted.into());
+        }
+        Ok(())
+    }
+
+    /// Makes pseudo-labels, writes and records them.
+    pub fn label_step(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let context = Context {
+            config: self.config,
+            network: self.network,
+            data: self.data,
+            position: self.position,
+            monitor: self.monitor,
+        };
+        let step = self.method.label_step(&context)?;
+        let LabelStep { labels, record, fresh, new_order } = step;
+        self.position.label_steps += 1;
+        fresh.iter().for_each(|module| self.optimiser.reset(module));
+        let seconds = started.elapsed().as_secs_f64();
+        self.seconds_a_step = seconds;
+        let record = self.complete_record(record, &labels[0], seconds);
+        self.meter.spent(&record.seconds);
+        self.warn_of_collapse(&record);
+        let records = self.label_records(&labels);
+        self.run.write_labels(&records)?;
+        self.run.keep_step_labels(&records, self.context().epoch(), self.config.output.keep_labels)?;
+        self.labels = labels.into_iter().next();
+        self.records.push(Record::Labels(record));
+        self.run.write_metrics(&self.records)?;
+        if new_order {
+            self.make_order(self.position.images, self.position.label_steps);
+        }
+        Ok(())
+    }
+
+    fn complete_record(
+        &self,
+        mut record: LabelStepRecord,
+        labels: &[u32],
+        seconds: f64,
+    ) -> LabelStepRecord {
+        let mut sizes = vec![0; record.clusters];
+        labels.iter().for_each(|&label| sizes[label as usize] += 1);
+        record.step = self.position.label_steps;
+        record.epoch = self.context().epoch();
+        record.images_seen = self.position.images;
+        record.nonempty = sizes.iter().filter(|&&size| size > 0).count();
+        record.size_min = sizes.iter().copied().min().unwrap_or(0);
+        record.size_max = sizes.iter().copied().max().unwrap_or(0);
+        record.nmi_previous = self.labels.as_ref().map(|before| nmi(before, labels));
+        record.nmi_classes = self.data.class_of.as_ref().map(|classes| nmi(labels, classes));
+        let rest = seconds - record.seconds.values().sum::<f64>();
+        record.seconds.insert(Phase::Extract.name().into(), rest.max(0.0));
+        record
+    }
+
+    fn warn_of_collapse(&self, record: &LabelStepRecord) {
+        if record.nonempty < 2 {
+            self.monitor.warn(
+                "all images fell into one cluster: the features have collapsed; \
+                 try a lower --lr, a larger --batch-size or other images",
+            );
+        }
+    }
+
+    fn label_records(&self, labels: &[Vec<u32>]) -> Vec<LabelRecord> {
+        let several = labels.len() > 1;
+        (0..self.data.len())
+            .map(|image| LabelRecord {
+                path: self.data.names[image].clone(),
+                label: labels[0][image],
+                score: None,
+                distance: None,
+                labels: several.then(|| labels.iter().map(|head| head[image]).collect()),
+            })
+            .collect()
+    }
+
+    fn make_order(&mut self, images: u64, label_steps: u64) {
+        let mut rng = stream(self.config.train.seed, Purpose::Order, images, label_steps);
+        self.order = self.method.order(self.data.len(), &mut rng);
+        self.order_place = Some((images, label_steps));
+    }
+
+    /// The batches up to the end of the epoch or the next label step, whichever is nearer.
+    pub fn batches(&mut self) -> Batches {
+        let here = self.position.images;
+        let n = self.images_an_epoch();
+        if self.order_place.is_none_or(|(start, _)| here >= start / n * n + n) {
+            self.make_order(here, self.position.label_steps);
+        }
+        let start = self.order_place.map_or(0, |(start, _)| start);
+        let end = (here / n + 1) * n;
+        let end = self.method.next_label_step().map_or(end, |due| due.clamp(here + 1, end));
+        let rows = self.order[(here - start) as usize..(end - start) as usize].to_vec();
+        let epoch = here / n + 1;
+        let label = format!("epoch {epoch}/{}", self.config.train.epochs);
+        self.monitor.begin(Phase::Train, &label, rows.len() as u64);
+        self.segment_start = Instant::now();
+        let lengths = training_lengths(rows.len(), self.config.train.batch_size);
+        batches(&self.data.pixels, rows, lengths)
+    }
+
+    /// Learns from one batch.
+    pub fn learn(&mut self, batch: PixelBatch) -> Result<()> {
+        let batch = Batch::new(batch, self.network);
+        // Dropout draws from libtorch's generator: seeded for each batch, it needs no saving.
+        let seed = key(self.config.train.seed, Purpose::Step, self.position.batches, 0);
+        tch::manual_seed(seed as i64);
+        let progress = self.position.images as f64 / self.all_images() as f64;
+        let lr = self.config.train.lr * self.config.train.schedule.factor(progress);
+        let context = Context {
+            config: self.config,
+            network: self.network,
+            data: self.data,
+            position: self.position,
+            monitor: self.monitor,
+        };
+        for phase in 0..self.method.phases() {
+            let loss = self.method.loss(&context, &batch, phase)?;
+            self.optimiser.step(&loss.value, loss.trains, lr);
+            self.meter.add(&loss.value, batch.rows.len() as u64, loss.correct);
+        }
+        self.position.images += batch.rows.len() as u64;
+        self.position.batches += 1;
+        self.monitor.advance(batch.rows.len() as u64);
+        if self.position.batches.is_multiple_of(LOSS_EVERY) {
+            self.check_loss()?;
+        }
+        if !self.forecast_given && self.position.batches >= WARM_UP {
+            self.forecast(batch.rows.len());
+        }
+        Ok(())
+    }
+
+    fn check_loss(&self) -> Result<f64> {
+        let loss = self.meter.mean_loss();
+        if !loss.is_finite() {
+            bail!(
+                "the loss is no longer a number in epoch {} (batch {}): the training diverged; \
+                 lower --lr (now {}), then start again or resume from the last epoch with \
+                 `--resume`",
+                self.position.images / self.images_an_epoch() + 1,
+                self.position.batches,
+                self.config.train.lr
+            );
+        }
+        Ok(loss)
+    }
+
+    /// Says once how long the run will take.
+    fn forecast(&mut self, batch: usize) {
+        self.forecast_given = true;
+        let done = (self.position.batches as usize * batch) as f64;
+        let an_image = self.segment_start.elapsed().as_secs_f64() / done;
+        let left = (self.all_images() - self.position.images) as f64;
+        let seconds = left * an_image + self.config.train.epochs as f64 * self.seconds_a_step;
+        if seconds > 90.0 {
+            let epochs = (self.config.train.epochs / 3).max(1);
+            self.monitor.note(&format!(
+                "about {} to go at {:.0} images/s; shorter with `--epochs {epochs}` or a smaller --size",
+                duration(seconds),
+                1.0 / an_image,
+            ));
+        }
+    }
+
+    /// Reports and saves an epoch.
+    pub fn end_epoch(&mut self) -> Result<()> {
+        self.meter.trained_since(self.segment_start);
+        self.monitor.end();
+        let loss = self.check_loss()?;
+        let train = &self.config.train;
+        let epoch = self.position.images / self.images_an_epoch();
+        let progress = (self.position.images - 1) as f64 / self.all_images() as f64;
+        let record = EpochRecord {
+            epoch,
+            images_seen: self.position.images,
+            loss,
+            accuracy: self.meter.accuracy(),
+            lr: train.lr * train.schedule.factor(progress),
+            images_per_second: self.meter.images_per_second(),
+            seconds: self.meter.seconds(),
+        };
+        self.report_epoch(&record);
+        self.records.push(Record::Epoch(record));
+        self.meter = Meter::new(self.network.device());
+        self.save()
+    }
+
+    fn report_epoch(&self, record: &EpochRecord) {
+        let mut line = format!(
+            "epoch {}/{}  loss {:.3}",
+            record.epoch, self.config.train.epochs, record.loss
+        );
+        if let Some(accuracy) = record.accuracy {
+            line += &format!("  accuracy {:.1} %", 100.0 * accuracy);
+        }
+        let last_step = self.records.iter().rev().find_map(|record| match record {
+            Record::Labels(step) => Some(step),
+            Record::Epoch(_) => None,
+        });
+        if let Some(step) = last_step {
+            if let Some(nmi) = step.nmi_previous {
+                line += &format!("  NMI to the labels before {nmi:.2}");
+            }
+            if let Some(reassigned @ 1..) = step.reassigned {
+                line += &format!("  {reassigned} empty clusters reassigned");
+            }
+        }
+        line += &format!("  {:.0} images/s", record.images_per_second);
+        self.monitor.note(&line);
+        let guess = (self.config.cluster.clusters as f64).ln();
+        let labelled = last_step.is_some();
+        if labelled && record.epoch == 2 && record.loss > 0.99 * guess {
+            self.monitor.warn(&format!(
+                "the loss is still that of guessing (ln {} = {guess:.2}): the network does not learn \
+                 its labels; try another --lr, fewer --clusters or a larger --crop-scale",
+                self.config.cluster.clusters
+            ));
+        }
+    }
+
+    /// Saves the state that `--resume` needs, the model and the metrics.
+    pub fn save(&self) -> Result<()> {
+        let State { tensors, values } = self.method.state();
+        let mut checkpoint = Checkpoint::new(Place {
+            position: self.position,
+            order: self.order_place.unwrap_or_default(),
+            method: values,
+        });
+        checkpoint.add(BACKBONE, named_variables(&self.network.store));
+        for module in self.method.modules() {
+            checkpoint.add(module.name, named_variables(module.store));
+        }
+        checkpoint.add("optimiser", self.optimiser.state());
+        checkpoint.add("method", tensors);
+        self.run.write_metrics(&self.records)?;
+        replace(&self.run.model(), &model_bytes(self.network, self.method.as_ref(), self.config)?)?;
+        replace(&self.run.checkpoint(), &checkpoint.to_bytes()?)
+    }
+
+    /// Labels the images with the final network and writes what `assign` needs.
+    pub fn last_labels(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let context = Context {
+            config: self.config,
+            network: self.network,
+            data: self.data,
+            position: self.position,
+            monitor: self.monitor,
+        };
+        let labelling = self.method.last_labels(&context)?;
+        self.position.label_steps += 1;
+        let seconds = started.elapsed().as_secs_f64();
+        let labels = &labelling.assignments.labels[0];
+        let record = self.complete_record(labelling.record, labels, seconds);
+        self.monitor.note(&format!(
+            "final labels: {} of {} clusters in use, sizes {} to {}",
+            record.nonempty, record.clusters, record.size_min, record.size_max
+        ));
+        let (tensors, metadata) = labelling.assigner.to_tensors();
+        replace(&self.run.clustering(), &weights::save_bytes(&tensors, &metadata)?)?;
+        self.run.write_labels(&final_records(self.data, &labelling.assignments))?;
+        let record = Record::Labels(record);
+        let last = self.records.iter().rposition(|old| matches!(old, Record::Labels(_)));
+        // A run that is resumed after its end writes its last step again, not once more.
+        match last.filter(|&index| same_step(&self.records[index], &record)) {
+            Some(index) => self.records[index] = record,
+            None => self.records.push(record),
+        }
+        self.run.write_metrics(&self.records)
+    }
+}
+
+fn same_step(a: &Record, b: &Record) -> bool {
+    match (a, b) {
+        (Record::Labels(a), Record::Labels(b)) => a.step == b.step,
+        _ => false,
+    }
+}
+
+/// The records of all images of `data`.
+fn final_records(data: &Dataset, assignments: &Assignments) -> Vec<LabelRecord> {
+    (0..data.len()).map(|image| label_record(&data.names[image], assignments, image)).collect()
+}
+
+/// The record of one labelled image.
+pub fn label_record(name: &str, assignments: &Assignments, image: usize) -> LabelRecord {
+    let labels = &assignments.labels;
+    LabelRecord {
+        path: name.into(),
+        label: labels[0][image],
+        score: Some(round(assignments.scores[image])),
+        distance: assignments.distances.as_ref().map(|distances| round(distances[image])),
+        labels: (labels.len() > 1).then(|| labels.iter().map(|head| head[image]).collect()),
+    }
+}
+
+/// Six decimals: more is noise, and makes files twice as large.
+fn round(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
+}
+
+/// `model.safetensors`: the backbone under torchvision's names, modules under their own.
+fn model_bytes(network: &Network, method: &dyn Method, config: &Config) -> Result<Vec<u8>> {
+    let mut tensors = named_variables(&network.store);
+    for module in method.modules() {
+        tensors.extend(prefixed(module.name, module.store));
+    }
+    let about = serde_json::json!({
+        "arch": config.model.arch,
+        "method": config.train.method,
+        "size": config.data.size,
+        "sobel": config.data.sobel,
+        "mean": crate::model::network::MEAN,
+        "std": crate::model::network::DEVIATION,
+    });
+    let metadata = [("ssl_cluster".to_string(), about.to_string())].into();
+    Ok(weights::save_bytes(&tensors, &metadata)?)
+}
+
+/// Variables under `module.`.
+pub fn prefixed(module: &str, store: &nn::VarStore) -> Vec<(String, Tensor)> {
+    named_variables(store)
+        .into_iter()
+        .map(|(name, tensor)| (format!("{module}.{name}"), tensor))
+        .collect()
+}
