@@ -119,6 +119,26 @@ fn load_cuda_library() -> Result<(), String> {
     Err("CUDA is used on Linux only".into())
 }
 
+/// Tells glibc to keep freed memory: libtorch allocates and frees the same large blocks for every
+/// batch, and giving them back to the system each time costs a fifth of a training epoch in page
+/// faults (measured with conv4 at 28 px). Call it before the first tensor.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[allow(unsafe_code)]
+pub fn keep_freed_memory() {
+    const MIB: libc::c_int = 1 << 20;
+    // SAFETY: mallopt only sets parameters of the allocator, and no other thread runs yet. An
+    // unknown parameter or value is refused and changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1024 * MIB);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 2047 * MIB);
+        libc::mallopt(libc::M_TOP_PAD, 64 * MIB);
+    }
+}
+
+/// Other allocators have settings of their own.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn keep_freed_memory() {}
+
 /// Sets the threads of libtorch and of rayon alike. `None` means one for each core.
 pub fn set_threads(threads: Option<usize>) -> usize {
     let threads = threads.unwrap_or_else(cores).max(1);

@@ -75,9 +75,10 @@ impl Pca {
     /// Projects `features` `[n, d]` to `[n, r]` of `kind`, computed in f64 by blocks.
     pub fn apply(&self, features: &Tensor, kind: Kind) -> Tensor {
         tch::no_grad(|| {
+            // Not in place: the transpose shares the components' memory.
             let mut projection = self.components.transpose(0, 1);
             if self.whiten {
-                projection /= (&self.eigenvalues + self.epsilon()).sqrt();
+                projection = projection / (&self.eigenvalues + self.epsilon()).sqrt();
             }
             let blocks: Vec<Tensor> = chunks(features, CHUNK_BYTES)
                 .map(|(_, rows)| {

@@ -55,6 +55,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    device::keep_freed_memory();
     let ui = Ui::new(cli.quiet, on_interrupt());
     // libtorch's C++ exceptions (out of memory above all) arrive as panics: they get the same line
     // and exit code as any other failure.

@@ -4,8 +4,9 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use fast_image_resize::images::Image;
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 /// Largest side that is decoded, and the memory that one image may take: a small file may claim to
@@ -101,17 +102,21 @@ pub fn centre_square(image: RgbImage, side: u32) -> Result<RgbImage, DecodeError
         return Ok(image);
     }
     let short = f64::from(width.min(height));
-    let resize_error = |error: &dyn std::fmt::Display| DecodeError::Resize(error.to_string());
-    let source = Image::from_vec_u8(width, height, image.into_raw(), PixelType::U8x3)
-        .map_err(|error| resize_error(&error))?;
-    let mut target = Image::new(side, side, PixelType::U8x3);
+    let refused = |error: &dyn std::fmt::Display| DecodeError::Resize(error.to_string());
+    let pixels = image.as_raw();
+    let source = TypedImageRef::<U8x3>::from_buffer(width, height, pixels)
+        .map_err(|error| refused(&error))?;
+    let mut square = vec![0; side as usize * side as usize * 3];
+    let mut target = TypedImage::<U8x3>::from_buffer(side, side, &mut square)
+        .map_err(|error| refused(&error))?;
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
         .crop((f64::from(width) - short) / 2.0, (f64::from(height) - short) / 2.0, short, short);
+    // The typed call: the other one compiles the convolutions of every pixel type into this crate.
     Resizer::new()
-        .resize(&source, &mut target, &options)
-        .map_err(|error| resize_error(&error))?;
-    RgbImage::from_raw(side, side, target.into_vec()).ok_or(DecodeError::Empty)
+        .resize_typed(&source, &mut target, &options)
+        .map_err(|error| refused(&error))?;
+    RgbImage::from_raw(side, side, square).ok_or(DecodeError::Empty)
 }
 
 /// The centre square of the file's image at `side` x `side` pixels.

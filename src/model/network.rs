@@ -59,7 +59,10 @@ impl Network {
     /// to edges where the network was made for them.
     pub fn prepare(&self, images: &Tensor) -> Tensor {
         let normalised = images * &self.scale + &self.shift;
-        if self.sobel { sobel(&normalised) } else { normalised }
+        let input = if self.sobel { sobel(&normalised) } else { normalised };
+        // libtorch's channels-last order (NHWC in memory), which convolutions keep from layer to
+        // layer: a training epoch of conv4 takes 67 s with it and 88 s without, on two cores.
+        input.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
     }
 
     /// The last hidden layer before its ReLU `[b, d]` of a prepared input.
