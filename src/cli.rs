@@ -104,6 +104,9 @@ pub struct Train {
     /// K-means engine: tensor or linfa
     #[arg(long)]
     pub engine: Option<String>,
+    /// Principal components that k-means sees at most
+    #[arg(long)]
+    pub components: Option<usize>,
     /// DeepCluster: how clusters of unequal size are balanced (sampler, weights, none)
     #[arg(long)]
     pub balance: Option<String>,

@@ -74,15 +74,18 @@ pub enum DeviceError {
 pub fn select(choice: DeviceChoice) -> Result<Device, DeviceError> {
     match choice {
         DeviceChoice::Cpu => Ok(Device::Cpu),
-        DeviceChoice::Auto => {
-            Ok(if cuda_devices().unwrap_or(0) > 0 { Device::Cuda(0) } else { Device::Cpu })
-        }
+        DeviceChoice::Auto => Ok(if cuda_devices().unwrap_or(0) > 0 {
+            Device::Cuda(0)
+        } else {
+            Device::Cpu
+        }),
         DeviceChoice::Cuda(index) => match cuda_devices() {
             Err(reason) => Err(DeviceError::NoCuda(reason)),
             Ok(0) => Err(DeviceError::NoCuda("the driver reports none".into())),
-            Ok(count) if index >= count => {
-                Err(DeviceError::NoSuchCuda { asked: index, count })
-            }
+            Ok(count) if index >= count => Err(DeviceError::NoSuchCuda {
+                asked: index,
+                count,
+            }),
             Ok(_) => Ok(Device::Cuda(index)),
         },
     }
@@ -144,7 +147,9 @@ pub fn set_threads(threads: Option<usize>) -> usize {
     let threads = threads.unwrap_or_else(cores).max(1);
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
     // A second call in one process (tests) finds the pool built already, which is harmless.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global();
     threads
 }
 
@@ -156,8 +161,14 @@ pub fn cores() -> usize {
 /// Memory that is available now, in bytes, where the system tells (Linux).
 pub fn available_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("MemAvailable:"))?;
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
 }
 
 /// A device's name in messages.

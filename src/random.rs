@@ -25,7 +25,9 @@ pub fn stream(seed: u64, purpose: Purpose, a: u64, b: u64) -> Xoshiro256PlusPlus
 
 /// The 64-bit key behind [`stream`], for generators that take a plain seed (libtorch's).
 pub fn key(seed: u64, purpose: Purpose, a: u64, b: u64) -> u64 {
-    [purpose as u64, a, b].iter().fold(mix(seed), |state, &word| mix(state ^ mix(word)))
+    [purpose as u64, a, b]
+        .iter()
+        .fold(mix(seed), |state, &word| mix(state ^ mix(word)))
 }
 
 /// SplitMix64's step and finaliser (Steele, Lea, Flood, OOPSLA 2014): neighbouring inputs give

@@ -28,13 +28,19 @@ impl RunDir {
     /// # Errors
     /// [`Error::RunExists`] where something lies at `path` already.
     pub fn create(path: &Path) -> Result<Self> {
-        let occupied = path.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+        let occupied = path
+            .read_dir()
+            .is_ok_and(|mut entries| entries.next().is_some());
         if occupied || path.is_file() {
             return Err(Error::RunExists { path: path.into() }.into());
         }
         std::fs::create_dir_all(path)
             .with_context(|| format!("cannot make the run directory '{}'", path.display()))?;
-        Self { path: path.into(), _lock: None }.locked()
+        Self {
+            path: path.into(),
+            _lock: None,
+        }
+        .locked()
     }
 
     /// Opens a run to read it.
@@ -42,7 +48,10 @@ impl RunDir {
     /// # Errors
     /// [`Error::NotARun`] where there is none, or one that this version cannot read.
     pub fn open(path: &Path) -> Result<Self> {
-        let not_a_run = |reason: &str| Error::NotARun { path: path.into(), reason: reason.into() };
+        let not_a_run = |reason: &str| Error::NotARun {
+            path: path.into(),
+            reason: reason.into(),
+        };
         if !path.exists() {
             return Err(not_a_run("it does not exist").into());
         }
@@ -52,7 +61,10 @@ impl RunDir {
         if !path.join("config.toml").is_file() {
             return Err(not_a_run("it has no config.toml").into());
         }
-        Ok(Self { path: path.into(), _lock: None })
+        Ok(Self {
+            path: path.into(),
+            _lock: None,
+        })
     }
 
     /// Takes the lock, so that no second process trains this run.
@@ -61,7 +73,10 @@ impl RunDir {
         let lock = File::create(&place)
             .with_context(|| format!("cannot write into '{}'", self.path.display()))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { _lock: Some(lock), ..self }),
+            Ok(()) => Ok(Self {
+                _lock: Some(lock),
+                ..self
+            }),
             Err(TryLockError::WouldBlock) => {
                 anyhow::bail!("another process is training '{}'", self.path.display())
             }
@@ -99,7 +114,11 @@ impl RunDir {
         let text = std::fs::read_to_string(&place)
             .with_context(|| format!("cannot read '{}'", place.display()))?;
         toml::from_str(&text).map_err(|error| {
-            Error::NotARun { path: self.path.clone(), reason: format!("config.toml: {error}") }.into()
+            Error::NotARun {
+                path: self.path.clone(),
+                reason: format!("config.toml: {error}"),
+            }
+            .into()
         })
     }
 
@@ -145,8 +164,11 @@ impl RunDir {
         };
         replace(&directory.join(name), &to_json_lines(records))?;
         if let Keep::Newest(count) = keep {
-            let mut files: Vec<PathBuf> =
-                directory.read_dir()?.flatten().map(|entry| entry.path()).collect();
+            let mut files: Vec<PathBuf> = directory
+                .read_dir()?
+                .flatten()
+                .map(|entry| entry.path())
+                .collect();
             // `epoch-0007.50.jsonl` follows `epoch-0007.jsonl`: compare without the extension.
             files.sort_by_key(|file| file.file_stem().map(|stem| stem.to_os_string()));
             for old in files.iter().rev().skip(count) {
@@ -198,7 +220,9 @@ fn read_json_lines<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("cannot read '{}'", path.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read '{}'", path.display()));
+        }
     };
     let mut records = Vec::new();
     for (number, line) in std::io::BufReader::new(file).lines().enumerate() {

@@ -40,7 +40,12 @@ impl Ui {
     /// `stop` is raised by Ctrl-C.
     pub fn new(quiet: bool, stop: Arc<AtomicBool>) -> Self {
         let bars = !quiet && std::io::stderr().is_terminal();
-        Self { quiet, bars, stop, phase: Mutex::new(None) }
+        Self {
+            quiet,
+            bars,
+            stop,
+            phase: Mutex::new(None),
+        }
     }
 
     /// A heading line.
@@ -81,20 +86,29 @@ impl Monitor for Ui {
             })
             .flatten();
         let now = Instant::now();
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Running { label: label.into(), total, done: 0, started: now, said: now, bar });
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running {
+            label: label.into(),
+            total,
+            done: 0,
+            started: now,
+            said: now,
+            bar,
+        });
     }
 
     fn advance(&self, count: u64) {
         let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(running) = phase.as_mut() else { return };
+        let Some(running) = phase.as_mut() else {
+            return;
+        };
         running.done += count;
         if let Some(bar) = &mut running.bar {
             let _ = bar.update(count as usize);
         } else if !self.quiet && running.said.elapsed() > PLAIN_INTERVAL {
             running.said = Instant::now();
             let spent = running.started.elapsed().as_secs_f64();
-            let left = spent / running.done.max(1) as f64 * (running.total - running.done.min(running.total)) as f64;
+            let left = spent / running.done.max(1) as f64
+                * (running.total - running.done.min(running.total)) as f64;
             let text = format!(
                 "{}: {} of {} images, {:.0} images/s, {} left",
                 running.label,

@@ -9,10 +9,6 @@ use tch::{Device, Kind, Tensor};
 use super::preprocess::{Pca, l2_rows};
 use super::rows_per_chunk;
 
-/// Softness of the score of a nearest centroid: dot products over 0.1, as in DeepCluster-v2
-/// (facebookresearch/swav `main_deepclusterv2.py`). For unit vectors `−d²/(2·0.1)` gives the same.
-const TEMPERATURE: f64 = 0.1;
-
 /// Which output of the backbone an assigner reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeatureKind {
@@ -31,6 +27,9 @@ pub enum Assigner {
         pca: Pca,
         /// `[k, r] f32`
         centroids: Tensor,
+        /// Mean squared distance to the nearest centroid for each of the r dimensions: scores are
+        /// the posteriors of a mixture of equal Gaussians with this variance at the centroids.
+        variance: f64,
     },
     /// SeLa: `argmax_j (λ z_j + log r_j)` of the head's logits z (log-softmax shifts a row as a
     /// whole, so the logits serve).
@@ -99,21 +98,31 @@ impl Assigner {
 
     fn assign_block(&self, features: &Tensor) -> Assignments {
         match self {
-            Self::Centroids { pca, centroids } => {
+            Self::Centroids {
+                pca,
+                centroids,
+                variance,
+            } => {
                 let points = l2_rows(&pca.apply(features, Kind::Double));
                 let centroids = centroids.to_kind(Kind::Double);
                 let squared = points.square().sum_dim_intlist(1, true, Kind::Double)
                     + centroids.square().sum_dim_intlist(1, false, Kind::Double)
                     - points.matmul(&centroids.transpose(0, 1)) * 2.0;
                 let (nearest, labels) = squared.min_dim(1, false);
-                let soft = (squared * (-0.5 / TEMPERATURE)).softmax(1, Kind::Double);
+                let soft =
+                    (&squared * (-0.5 / variance.max(f64::MIN_POSITIVE))).softmax(1, Kind::Double);
                 Assignments {
                     scores: to_f64(&soft.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1)),
                     labels: vec![to_labels(&labels)],
                     distances: Some(to_f64(&nearest.clamp_min(0.0).sqrt())),
                 }
             }
-            Self::Heads { weights, biases, log_scalings, lambda } => {
+            Self::Heads {
+                weights,
+                biases,
+                log_scalings,
+                lambda,
+            } => {
                 let mut result = Assignments::default();
                 for head in 0..weights.size()[0] {
                     let logits = features
@@ -134,10 +143,17 @@ impl Assigner {
     /// Tensors and metadata for `clustering.safetensors`.
     pub fn to_tensors(&self) -> (Vec<(String, Tensor)>, BTreeMap<String, String>) {
         let named = |pairs: &[(&str, &Tensor)]| {
-            pairs.iter().map(|(name, tensor)| (name.to_string(), tensor.shallow_clone())).collect()
+            pairs
+                .iter()
+                .map(|(name, tensor)| (name.to_string(), tensor.shallow_clone()))
+                .collect()
         };
         match self {
-            Self::Centroids { pca, centroids } => (
+            Self::Centroids {
+                pca,
+                centroids,
+                variance,
+            } => (
                 named(&[
                     ("pca.mean", &pca.mean),
                     ("pca.components", &pca.components),
@@ -147,9 +163,15 @@ impl Assigner {
                 BTreeMap::from([
                     ("kind".into(), "centroids".into()),
                     ("whiten".into(), pca.whiten.to_string()),
+                    ("variance".into(), variance.to_string()),
                 ]),
             ),
-            Self::Heads { weights, biases, log_scalings, lambda } => (
+            Self::Heads {
+                weights,
+                biases,
+                log_scalings,
+                lambda,
+            } => (
                 named(&[
                     ("heads.weight", weights),
                     ("heads.bias", biases),
@@ -172,12 +194,20 @@ impl Assigner {
         metadata: &BTreeMap<String, String>,
     ) -> Result<Self, String> {
         let mut take = |name: &str, dims: usize, kind: Kind| {
-            let tensor = tensors.remove(name).ok_or_else(|| format!("it has no '{name}'"))?;
+            let tensor = tensors
+                .remove(name)
+                .ok_or_else(|| format!("it has no '{name}'"))?;
             if tensor.dim() == dims {
                 Ok(tensor.to_kind(kind))
             } else {
                 Err(format!("'{name}' has shape {:?}", tensor.size()))
             }
+        };
+        let number = |name: &str| {
+            let value = metadata
+                .get(name)
+                .and_then(|value| value.parse::<f64>().ok());
+            value.ok_or_else(|| format!("it has no '{name}'"))
         };
         let assigner = match metadata.get("kind").map(String::as_str) {
             Some("centroids") => Self::Centroids {
@@ -188,15 +218,13 @@ impl Assigner {
                     whiten: metadata.get("whiten").is_some_and(|value| value == "true"),
                 },
                 centroids: take("centroids", 2, Kind::Float)?,
+                variance: number("variance")?,
             },
             Some("heads") => Self::Heads {
                 weights: take("heads.weight", 3, Kind::Float)?,
                 biases: take("heads.bias", 2, Kind::Float)?,
                 log_scalings: take("heads.log_scalings", 2, Kind::Double)?,
-                lambda: metadata
-                    .get("lambda")
-                    .and_then(|value| value.parse().ok())
-                    .ok_or("it has no 'lambda'")?,
+                lambda: number("lambda")?,
             },
             other => return Err(format!("its kind is {other:?}")),
         };
@@ -206,15 +234,22 @@ impl Assigner {
 
     fn check_shapes(&self) -> Result<(), String> {
         let fits = match self {
-            Self::Centroids { pca, centroids } => {
+            Self::Centroids { pca, centroids, .. } => {
                 let (rank, dim) = (pca.eigenvalues.size()[0], pca.mean.size()[0]);
                 pca.components.size() == [rank, dim] && centroids.size()[1] == rank
             }
-            Self::Heads { weights, biases, log_scalings, .. } => {
-                biases.size() == weights.size()[..2] && log_scalings.size() == weights.size()[..2]
-            }
+            Self::Heads {
+                weights,
+                biases,
+                log_scalings,
+                ..
+            } => biases.size() == weights.size()[..2] && log_scalings.size() == weights.size()[..2],
         };
-        if fits { Ok(()) } else { Err("its tensors do not fit together".into()) }
+        if fits {
+            Ok(())
+        } else {
+            Err("its tensors do not fit together".into())
+        }
     }
 }
 

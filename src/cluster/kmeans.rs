@@ -29,7 +29,11 @@ pub struct TensorKMeans;
 
 impl Clusterer for TensorKMeans {
     fn fit(&self, points: &Tensor, options: &KMeansOptions) -> Result<Clustering, ClusterError> {
-        let points = &if options.spherical { unit_rows(points) } else { points.to_kind(Kind::Float) };
+        let points = &if options.spherical {
+            unit_rows(points)
+        } else {
+            points.to_kind(Kind::Float)
+        };
         let k = options.clusters;
         let mut rng = stream(options.seed, Purpose::Clustering, 1, 0);
         let mut centroids = initial_centroids(points, options)?;
@@ -54,7 +58,12 @@ impl Clusterer for TensorKMeans {
         }
         statistics.objective.push(nearest.objective);
         let sizes = sizes(&nearest.labels, k);
-        Ok(Clustering { labels: nearest.labels, centroids, sizes, statistics })
+        Ok(Clustering {
+            labels: nearest.labels,
+            centroids,
+            sizes,
+            statistics,
+        })
     }
 }
 
@@ -68,7 +77,11 @@ pub(super) fn initial_centroids(
         Init::PlusPlus => super::linfa::plus_plus(points, options.clusters, options.seed)?,
         Init::Random => random_rows(points, options.clusters, options.seed),
     };
-    Ok(if options.spherical { unit_rows(&centroids) } else { centroids.copy() })
+    Ok(if options.spherical {
+        unit_rows(&centroids)
+    } else {
+        centroids.copy()
+    })
 }
 
 /// `count` different rows of `points`, drawn at random.
@@ -84,7 +97,11 @@ pub(super) fn random_rows(points: &Tensor, count: usize, seed: u64) -> Tensor {
 /// Each row divided by its norm; a zero row stays zero.
 pub(crate) fn unit_rows(matrix: &Tensor) -> Tensor {
     let matrix = matrix.to_kind(Kind::Float);
-    let norms = matrix.square().sum_dim_intlist(1, true, Kind::Float).sqrt().clamp_min(1e-12);
+    let norms = matrix
+        .square()
+        .sum_dim_intlist(1, true, Kind::Float)
+        .sqrt()
+        .clamp_min(1e-12);
     matrix / norms
 }
 
@@ -101,7 +118,10 @@ fn assign(points: &Tensor, centroids: &Tensor) -> Nearest {
     let half_norms = centroids.square().sum_dim_intlist(1, false, Kind::Float) * -0.5;
     let transposed = centroids.transpose(0, 1);
     let bytes = CHUNK_BYTES.min(rows_per_chunk(k, CHUNK_BYTES) * 8 * points.size()[1] as usize);
-    let (mut labels, mut objective) = (Vec::new(), Tensor::zeros(1, (Kind::Double, points.device())));
+    let (mut labels, mut objective) = (
+        Vec::new(),
+        Tensor::zeros(1, (Kind::Double, points.device())),
+    );
     for (_, rows) in chunks(points, bytes) {
         // argmin ‖x − c‖² = argmax (x·c − ‖c‖²/2)
         let (score, label) = half_norms.addmm(&rows, &transposed).max_dim(1, false);
@@ -109,7 +129,10 @@ fn assign(points: &Tensor, centroids: &Tensor) -> Nearest {
         objective += squared.clamp_min(0.0).sum(Kind::Double);
         labels.push(label);
     }
-    Nearest { labels: Tensor::cat(&labels, 0), objective: objective.double_value(&[0]) }
+    Nearest {
+        labels: Tensor::cat(&labels, 0),
+        objective: objective.double_value(&[0]),
+    }
 }
 
 /// The mean of the points of each cluster `[k, d]`; an empty cluster keeps its centroid.
@@ -120,17 +143,24 @@ fn means(points: &Tensor, labels: &Tensor, centroids: &Tensor, counts: &[usize])
         _ => sums_by_products(points, labels, centroids),
     };
     let counts: Vec<f32> = counts.iter().map(|&count| count as f32).collect();
-    let counts = Tensor::from_slice(&counts).to_device(points.device()).unsqueeze(1);
+    let counts = Tensor::from_slice(&counts)
+        .to_device(points.device())
+        .unsqueeze(1);
     (sums / counts.clamp_min(1.0)).where_self(&counts.gt(0.0), centroids)
 }
 
 fn sums_by_products(points: &Tensor, labels: &Tensor, centroids: &Tensor) -> Tensor {
     let k = centroids.size()[0];
     let mut sums = centroids.zeros_like();
-    let bytes = CHUNK_BYTES.min(rows_per_chunk(k as usize, CHUNK_BYTES) * 8 * points.size()[1] as usize);
+    let bytes =
+        CHUNK_BYTES.min(rows_per_chunk(k as usize, CHUNK_BYTES) * 8 * points.size()[1] as usize);
     for (start, rows) in chunks(points, bytes) {
         let chosen = labels.narrow(0, start as i64, rows.size()[0]);
-        sums += chosen.one_hot(k).to_kind(Kind::Float).transpose(0, 1).matmul(&rows);
+        sums += chosen
+            .one_hot(k)
+            .to_kind(Kind::Float)
+            .transpose(0, 1)
+            .matmul(&rows);
     }
     sums
 }
@@ -139,9 +169,15 @@ fn sums_by_products(points: &Tensor, labels: &Tensor, centroids: &Tensor) -> Ten
 /// `(size − 1) / (n − k)`: the centroid is copied, and the two are moved apart by a factor
 /// `1 ± 1/1024` with alternating sign (faiss `Clustering.cpp: split_clusters`; DeepCluster,
 /// section 3.3). Returns how many were empty.
-pub(crate) fn split_empty(centroids: &mut Tensor, mut counts: Vec<usize>, rng: &mut impl Rng) -> usize {
+pub(crate) fn split_empty(
+    centroids: &mut Tensor,
+    mut counts: Vec<usize>,
+    rng: &mut impl Rng,
+) -> usize {
     const STEP: f64 = 1.0 / 1024.0;
-    let empty: Vec<usize> = (0..counts.len()).filter(|&cluster| counts[cluster] == 0).collect();
+    let empty: Vec<usize> = (0..counts.len())
+        .filter(|&cluster| counts[cluster] == 0)
+        .collect();
     let spare = counts.iter().sum::<usize>().saturating_sub(counts.len());
     let d = centroids.size()[1];
     let signs = Tensor::arange(d, (Kind::Float, centroids.device())).remainder(2.0) * -2.0 + 1.0;
@@ -159,10 +195,14 @@ pub(crate) fn split_empty(centroids: &mut Tensor, mut counts: Vec<usize>, rng: &
 }
 
 fn choose_donor(counts: &[usize], spare: usize, rng: &mut impl Rng) -> usize {
-    let largest = (0..counts.len()).max_by_key(|&cluster| counts[cluster]).unwrap_or(0);
+    let largest = (0..counts.len())
+        .max_by_key(|&cluster| counts[cluster])
+        .unwrap_or(0);
     // Weights of other than the original sizes no longer sum to `spare`; the walk wraps around, and
     // its end after a bounded number of steps is the largest cluster.
-    let walk = (0..counts.len()).cycle().take(counts.len().saturating_mul(64));
+    let walk = (0..counts.len())
+        .cycle()
+        .take(counts.len().saturating_mul(64));
     walk.into_iter()
         .find(|&cluster| {
             counts[cluster] > 1

@@ -4,17 +4,15 @@
 //! linfa's is *m_k-means*: the old centroid counts as one more point of its cluster, so that no
 //! cluster loses all of its points and none is ever reassigned.
 
-use linfa::traits::{Fit, Predict};
 use linfa::DatasetBase;
+use linfa::traits::{Fit, Predict};
 use linfa_clustering::{KMeans, KMeansInit};
 use ndarray::Array2;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tch::{Kind, Tensor};
 
 use super::kmeans::{initial_centroids, random_rows};
-use super::{
-    ClusterError, Clusterer, Clustering, Engine, KMeansOptions, Statistics, sizes,
-};
+use super::{ClusterError, Clusterer, Clustering, Engine, KMeansOptions, Statistics, sizes};
 use crate::random::{Purpose, stream};
 
 /// The registry entry.
@@ -51,8 +49,11 @@ impl Clusterer for LinfaKMeans {
             .tolerance(tolerance)
             .fit(&dataset)
             .map_err(|error| ClusterError::Linfa(error.to_string()))?;
-        let labels: Vec<i64> =
-            model.predict(&dataset.records).iter().map(|&label| label as i64).collect();
+        let labels: Vec<i64> = model
+            .predict(&dataset.records)
+            .iter()
+            .map(|&label| label as i64)
+            .collect();
         let labels = Tensor::from_slice(&labels);
         let centroids = to_tensor(model.centroids());
         let on_cpu = points.to_device(tch::Device::Cpu).to_kind(Kind::Float);
@@ -93,11 +94,18 @@ pub(super) fn plus_plus(points: &Tensor, k: usize, seed: u64) -> Result<Tensor, 
 
 fn to_array(matrix: &Tensor) -> Result<Array2<f32>, ClusterError> {
     let (rows, columns) = super::matrix_size(matrix)?;
-    let flat = matrix.to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous().flatten(0, -1);
+    let flat = matrix
+        .to_device(tch::Device::Cpu)
+        .to_kind(Kind::Float)
+        .contiguous()
+        .flatten(0, -1);
     Vec::<f32>::try_from(&flat)
         .ok()
         .and_then(|values| Array2::from_shape_vec((rows, columns), values).ok())
-        .ok_or_else(|| ClusterError::Shape { expected: "a matrix [n, d]".into(), got: matrix.size() })
+        .ok_or_else(|| ClusterError::Shape {
+            expected: "a matrix [n, d]".into(),
+            got: matrix.size(),
+        })
 }
 
 fn to_tensor(matrix: &Array2<f32>) -> Tensor {

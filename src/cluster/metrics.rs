@@ -74,7 +74,11 @@ pub fn nmi(a: &[u32], b: &[u32]) -> f64 {
         })
         .sum();
     let mean = 0.5 * (entropy_of(&table.a, table.n) + entropy_of(&table.b, table.n));
-    if mean <= 0.0 { 0.0 } else { (mutual / mean).clamp(0.0, 1.0) }
+    if mean <= 0.0 {
+        0.0
+    } else {
+        (mutual / mean).clamp(0.0, 1.0)
+    }
 }
 
 /// Adjusted Rand index: 1 for the same division, about 0 for independent ones (Hubert and Arabie
@@ -85,9 +89,17 @@ pub fn ari(a: &[u32], b: &[u32]) -> f64 {
     let both: f64 = table.cells.values().map(|&count| pairs(count)).sum();
     let in_a: f64 = table.a.iter().map(|&count| pairs(count)).sum();
     let in_b: f64 = table.b.iter().map(|&count| pairs(count)).sum();
-    let expected = if table.n > 1 { in_a * in_b / pairs(table.n) } else { 0.0 };
+    let expected = if table.n > 1 {
+        in_a * in_b / pairs(table.n)
+    } else {
+        0.0
+    };
     let most = 0.5 * (in_a + in_b);
-    if (most - expected).abs() < f64::EPSILON { 1.0 } else { (both - expected) / (most - expected) }
+    if (most - expected).abs() < f64::EPSILON {
+        1.0
+    } else {
+        (both - expected) / (most - expected)
+    }
 }
 
 /// The share of points that are right under the best one-to-one matching of clusters to classes
@@ -99,11 +111,18 @@ pub fn matched_accuracy(clusters: &[u32], classes: &[u32]) -> f64 {
     }
     // The method wants no more rows than columns.
     let transpose = table.a.len() > table.b.len();
-    let (rows, columns) =
-        if transpose { (table.b.len(), table.a.len()) } else { (table.a.len(), table.b.len()) };
+    let (rows, columns) = if transpose {
+        (table.b.len(), table.a.len())
+    } else {
+        (table.a.len(), table.b.len())
+    };
     let mut weights = Matrix::new(rows, columns, 0_i64);
     for (&(row, column), &count) in &table.cells {
-        let place = if transpose { (column, row) } else { (row, column) };
+        let place = if transpose {
+            (column, row)
+        } else {
+            (row, column)
+        };
         weights[place] = count as i64;
     }
     kuhn_munkres(&weights).0 as f64 / table.n as f64
@@ -116,7 +135,11 @@ pub fn purity(clusters: &[u32], classes: &[u32]) -> f64 {
     for (&(row, _), &count) in &table.cells {
         best[row] = best[row].max(count);
     }
-    if table.n == 0 { 0.0 } else { best.iter().sum::<usize>() as f64 / table.n as f64 }
+    if table.n == 0 {
+        0.0
+    } else {
+        best.iter().sum::<usize>() as f64 / table.n as f64
+    }
 }
 
 /// Entropy of the cluster sizes over its maximum `ln k`: 1 when all `k` are equally large, 0 when

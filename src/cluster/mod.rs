@@ -136,7 +136,10 @@ pub fn cluster(
         return Err(ClusterError::NoClusters);
     }
     if n < options.clusters {
-        return Err(ClusterError::TooFewPoints { points: n, clusters: options.clusters });
+        return Err(ClusterError::TooFewPoints {
+            points: n,
+            clusters: options.clusters,
+        });
     }
     check_finite(points)?;
     if let Init::Given(centroids) = options.init {
@@ -171,8 +174,13 @@ pub(crate) fn check_finite(matrix: &Tensor) -> Result<(), ClusterError> {
     for (start, rows) in chunks(matrix, CHUNK_BYTES) {
         let bad = rows.isfinite().logical_not().any_dim(1, false);
         if bad.any().int64_value(&[]) != 0 {
-            let row = bad.to_kind(tch::Kind::Int).argmax(0, false).int64_value(&[]);
-            return Err(ClusterError::NotFinite { row: start + row as usize });
+            let row = bad
+                .to_kind(tch::Kind::Int)
+                .argmax(0, false)
+                .int64_value(&[]);
+            return Err(ClusterError::NotFinite {
+                row: start + row as usize,
+            });
         }
     }
     Ok(())
@@ -199,5 +207,9 @@ pub(crate) fn rows_per_chunk(width: usize, bytes: usize) -> usize {
 /// Points in each of `k` clusters, from labels `[n] i64`.
 pub fn sizes(labels: &Tensor, k: usize) -> Vec<usize> {
     let counts = labels.bincount(None::<Tensor>, k as i64);
-    Vec::<i64>::try_from(&counts).unwrap_or_default().into_iter().map(|c| c as usize).collect()
+    Vec::<i64>::try_from(&counts)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|c| c as usize)
+        .collect()
 }

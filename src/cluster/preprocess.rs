@@ -36,14 +36,19 @@ impl Pca {
     pub fn fit(features: &Tensor, most: usize, whiten: bool) -> Result<Self, ClusterError> {
         let (n, d) = matrix_size(features)?;
         if n == 0 {
-            return Err(ClusterError::TooFewPoints { points: 0, clusters: 1 });
+            return Err(ClusterError::TooFewPoints {
+                points: 0,
+                clusters: 1,
+            });
         }
         check_finite(features)?;
         tch::no_grad(|| {
             let options = (Kind::Double, features.device());
             let mut mean = Tensor::zeros([d as i64], options);
             for (_, rows) in chunks(features, CHUNK_BYTES) {
-                mean += rows.to_kind(Kind::Double).sum_dim_intlist(0, false, Kind::Double);
+                mean += rows
+                    .to_kind(Kind::Double)
+                    .sum_dim_intlist(0, false, Kind::Double);
             }
             let mean = mean / n as f64;
             let mut covariance = Tensor::zeros([d as i64, d as i64], options);
@@ -82,7 +87,9 @@ impl Pca {
             }
             let blocks: Vec<Tensor> = chunks(features, CHUNK_BYTES)
                 .map(|(_, rows)| {
-                    (rows.to_kind(Kind::Double) - &self.mean).matmul(&projection).to_kind(kind)
+                    (rows.to_kind(Kind::Double) - &self.mean)
+                        .matmul(&projection)
+                        .to_kind(kind)
                 })
                 .collect();
             Tensor::cat(&blocks, 0)
@@ -98,11 +105,17 @@ impl Pca {
 
 fn rank(descending: &Tensor) -> usize {
     let largest = descending.get(0).double_value(&[]);
-    descending.gt((largest * RELATIVE_THRESHOLD).max(0.0)).sum(Kind::Int64).int64_value(&[]) as usize
+    descending
+        .gt((largest * RELATIVE_THRESHOLD).max(0.0))
+        .sum(Kind::Int64)
+        .int64_value(&[]) as usize
 }
 
 /// Rows of unit length, in the kind of the input; a zero row stays zero.
 pub fn l2_rows(features: &Tensor) -> Tensor {
-    let norms = features.square().sum_dim_intlist(1, true, features.kind()).sqrt();
+    let norms = features
+        .square()
+        .sum_dim_intlist(1, true, features.kind())
+        .sqrt();
     features / norms.clamp_min(1e-12)
 }

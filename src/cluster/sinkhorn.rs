@@ -45,7 +45,13 @@ pub struct SinkhornOptions {
 impl Default for SinkhornOptions {
     /// λ = 25 and tolerance 0.1 (SeLa on ImageNet), at most 2,000 iterations.
     fn default() -> Self {
-        Self { lambda: 25.0, tolerance: 0.1, max_iterations: 2_000, rows: None, columns: None }
+        Self {
+            lambda: 25.0,
+            tolerance: 0.1,
+            max_iterations: 2_000,
+            rows: None,
+            columns: None,
+        }
     }
 }
 
@@ -100,7 +106,8 @@ pub fn solve(
     while iterations < options.max_iterations && !converged {
         let (column_sums, log_row_sums) = solver.pass();
         iterations += 1;
-        if iterations > 1 && (iterations % TEST_EVERY == 0 || iterations == options.max_iterations) {
+        if iterations > 1 && (iterations % TEST_EVERY == 0 || iterations == options.max_iterations)
+        {
             // c_i = a_i / row sum_i, so the ratio of two successive c_i is that of the row sums.
             let change = |(new, old): (&f64, &f64)| (new - old).exp_m1().abs();
             error = log_row_sums.iter().zip(&before).map(change).sum();
@@ -117,7 +124,15 @@ pub fn solve(
         sizes[label as usize] += 1;
         cost -= f64::from(log_p[row * k + label as usize]) / n as f64;
     }
-    Ok(Transport { log_scalings: solver.potentials, labels, sizes, iterations, error, converged, cost })
+    Ok(Transport {
+        log_scalings: solver.potentials,
+        labels,
+        sizes,
+        iterations,
+        error,
+        converged,
+        cost,
+    })
 }
 
 /// The transport plan itself, `[n, k]` row-major, with `P` given as in [`solve`]: for small problems
@@ -134,7 +149,11 @@ pub fn plan(log_p: &[f32], k: usize, options: &SinkhornOptions) -> Result<Vec<f6
             .collect();
         let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let total: f64 = scores.iter().map(|score| (score - top).exp()).sum();
-        plan.extend(scores.iter().map(|score| mass * (score - top).exp() / total));
+        plan.extend(
+            scores
+                .iter()
+                .map(|score| mass * (score - top).exp() / total),
+        );
     }
     Ok(plan)
 }
@@ -164,7 +183,9 @@ impl<'a> Solver<'a> {
         let columns = marginal(options.columns.as_deref(), k, "columns")?;
         let (a, b): (f64, f64) = (rows.iter().sum(), columns.iter().sum());
         if (a - b).abs() > 1e-9 * a.max(b) {
-            return Err(ClusterError::Options(format!("rows sum to {a}, columns to {b}")));
+            return Err(ClusterError::Options(format!(
+                "rows sum to {a}, columns to {b}"
+            )));
         }
         let mut solver = Self {
             log_p,
@@ -203,8 +224,12 @@ impl<'a> Solver<'a> {
     /// the logarithms of the row sums of `P^λ r` before that `[n]`.
     fn pass(&self) -> (Vec<f64>, Vec<f64>) {
         let k = self.k;
-        let scale: Vec<f32> =
-            self.potentials.iter().zip(&self.absorbed).map(|(v, w)| (v - w).exp() as f32).collect();
+        let scale: Vec<f32> = self
+            .potentials
+            .iter()
+            .zip(&self.absorbed)
+            .map(|(v, w)| (v - w).exp() as f32)
+            .collect();
         let blocks: Vec<(Vec<f64>, Vec<f64>)> = self
             .scaled
             .par_chunks(BLOCK * k)
@@ -226,7 +251,10 @@ impl<'a> Solver<'a> {
         let mut columns = vec![0.0; k];
         let mut logs = Vec::with_capacity(self.rows.len());
         for (sums, block_logs) in blocks {
-            columns.iter_mut().zip(sums).for_each(|(column, sum)| *column += sum);
+            columns
+                .iter_mut()
+                .zip(sums)
+                .for_each(|(column, sum)| *column += sum);
             logs.extend(block_logs);
         }
         for (column, &scale) in columns.iter_mut().zip(&scale) {
@@ -237,8 +265,11 @@ impl<'a> Solver<'a> {
 
     /// Scales the columns to their marginals.
     fn update(&mut self, column_sums: &[f64]) {
-        for ((potential, &sum), &target) in
-            self.potentials.iter_mut().zip(column_sums).zip(&self.columns)
+        for ((potential, &sum), &target) in self
+            .potentials
+            .iter_mut()
+            .zip(column_sums)
+            .zip(&self.columns)
         {
             // A column that has underflowed everywhere is raised step by step until it shows; one
             // that should be empty is lowered likewise.
@@ -254,7 +285,9 @@ impl<'a> Solver<'a> {
     /// Only differences of potentials matter: give them a mean of 0.
     fn centre(&mut self) {
         let mean = self.potentials.iter().sum::<f64>() / self.k as f64;
-        self.potentials.iter_mut().for_each(|potential| *potential -= mean);
+        self.potentials
+            .iter_mut()
+            .for_each(|potential| *potential -= mean);
     }
 
     /// `argmax_j (λ log P_ij + log r_j)` of every row, ties to the smaller index.
@@ -280,7 +313,12 @@ impl<'a> Solver<'a> {
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; 8];
     let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: f32 = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| x * y).sum();
+    let tail: f32 = a8
+        .remainder()
+        .iter()
+        .zip(b8.remainder())
+        .map(|(x, y)| x * y)
+        .sum();
     for (x, y) in a8.zip(b8) {
         for lane in 0..8 {
             lanes[lane] += x[lane] * y[lane];
@@ -291,14 +329,19 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// The given marginal checked, or the uniform one; scaled to a total of 1 only when uniform.
 fn marginal(given: Option<&[f64]>, count: usize, which: &str) -> Result<Vec<f64>, ClusterError> {
-    let Some(given) = given else { return Ok(vec![1.0 / count as f64; count]) };
+    let Some(given) = given else {
+        return Ok(vec![1.0 / count as f64; count]);
+    };
     if given.len() != count {
         return Err(ClusterError::Options(format!(
             "{which}: {count} marginals are needed, {} are given",
             given.len()
         )));
     }
-    match given.iter().position(|mass| !(mass.is_finite() && *mass >= 0.0)) {
+    match given
+        .iter()
+        .position(|mass| !(mass.is_finite() && *mass >= 0.0))
+    {
         Some(index) => Err(ClusterError::Options(format!(
             "{which}: marginal {index} is {}, but masses are finite and not negative",
             given[index]

@@ -52,25 +52,38 @@ pub fn run(args: cli::Assign, ui: &Ui) -> Result<ExitStatus> {
 
 /// The format asked for, or that of the file's extension, or the first.
 fn choose_format(name: Option<&str>, out: Option<&Path>) -> Result<&'static Format> {
-    let known = || FORMATS.iter().map(|format| format.name).collect::<Vec<_>>().join(", ");
+    let known = || {
+        FORMATS
+            .iter()
+            .map(|format| format.name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     if let Some(name) = name {
         return labels::format(name)
             .ok_or_else(|| usage(format!("there is no format '{name}': use {}", known())));
     }
-    let extension = out.and_then(Path::extension).and_then(|extension| extension.to_str());
+    let extension = out
+        .and_then(Path::extension)
+        .and_then(|extension| extension.to_str());
     Ok(extension.and_then(labels::format).unwrap_or(FORMATS[0]))
 }
 
 /// stdout, or a file that appears when it is complete.
 enum Output {
     Stdout,
-    File { path: PathBuf, temporary: tempfile::NamedTempFile },
+    File {
+        path: PathBuf,
+        temporary: tempfile::NamedTempFile,
+    },
 }
 
 impl Output {
     /// Opened before the long work, so that a wrong path is told at once.
     fn open(path: Option<PathBuf>) -> Result<Self> {
-        let Some(path) = path.filter(|path| path != Path::new("-")) else { return Ok(Self::Stdout) };
+        let Some(path) = path.filter(|path| path != Path::new("-")) else {
+            return Ok(Self::Stdout);
+        };
         let temporary = run_dir::temporary_in(run_dir::directory_of(&path))
             .with_context(|| format!("cannot write '{}'", path.display()))?;
         Ok(Self::File { path, temporary })
@@ -86,10 +99,8 @@ impl Output {
     fn close(self) -> Result<()> {
         match self {
             Self::Stdout => Ok(()),
-            Self::File { path, temporary } => {
-                run_dir::persist(temporary, &path)
-                    .with_context(|| format!("cannot write '{}'", path.display()))
-            }
+            Self::File { path, temporary } => run_dir::persist(temporary, &path)
+                .with_context(|| format!("cannot write '{}'", path.display())),
         }
     }
 }

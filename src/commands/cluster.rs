@@ -65,7 +65,11 @@ pub fn run(args: cli::Cluster, ui: &Ui) -> Result<ExitStatus> {
 fn kmeans(args: &cli::Cluster, matrix: &Tensor, device: Device) -> Result<(Vec<RowLabel>, Stats)> {
     let engine = cluster::engine(&args.engine).ok_or_else(|| {
         let known: Vec<&str> = ENGINES.iter().map(|engine| engine.name).collect();
-        usage(format!("there is no engine '{}': use {}", args.engine, known.join(" or ")))
+        usage(format!(
+            "there is no engine '{}': use {}",
+            args.engine,
+            known.join(" or ")
+        ))
     })?;
     let started = std::time::Instant::now();
     let mut points = matrix.to_device(device);
@@ -104,7 +108,11 @@ fn kmeans(args: &cli::Cluster, matrix: &Tensor, device: Device) -> Result<(Vec<R
         npy::write(path, &result.centroids)?;
     }
     let labels: Vec<i64> = Vec::try_from(&result.labels)?;
-    let points = if args.spherical { l2_rows(&points) } else { points };
+    let points = if args.spherical {
+        l2_rows(&points)
+    } else {
+        points
+    };
     let distances = distances(&points, &result.centroids, &result.labels)?;
     let labels = labels
         .into_iter()
@@ -135,7 +143,9 @@ fn distances(points: &Tensor, centroids: &Tensor, labels: &Tensor) -> Result<Vec
     for start in (0..points.size()[0]).step_by(ROWS as usize) {
         let rows = points.narrow(0, start, ROWS.min(points.size()[0] - start));
         let own = centroids.index_select(0, &labels.narrow(0, start, rows.size()[0]));
-        let squared = (rows - own).square().sum_dim_intlist(1, false, Kind::Double);
+        let squared = (rows - own)
+            .square()
+            .sum_dim_intlist(1, false, Kind::Double);
         all.extend(Vec::<f64>::try_from(&squared.sqrt())?);
     }
     Ok(all)
@@ -148,7 +158,9 @@ fn transport(args: &cli::Cluster, scores: &Tensor, ui: &Ui) -> Result<(Vec<RowLa
         _ => bail!("it holds no scores"),
     };
     if args.clusters.is_some_and(|clusters| clusters as i64 != k) {
-        return Err(usage(format!("the scores have {k} columns: leave --clusters out")));
+        return Err(usage(format!(
+            "the scores have {k} columns: leave --clusters out"
+        )));
     }
     let log_p = match args.input {
         Scores::Logits => scores.log_softmax(1, Kind::Float),
@@ -156,7 +168,9 @@ fn transport(args: &cli::Cluster, scores: &Tensor, ui: &Ui) -> Result<(Vec<RowLa
             let negative = scores.lt(0.0).any_dim(1, false).to_kind(Kind::Int);
             if negative.max().int64_value(&[]) != 0 {
                 let row = negative.argmax(0, false).int64_value(&[]);
-                bail!("row {row} has a negative probability (are these logits? use --input logits)");
+                bail!(
+                    "row {row} has a negative probability (are these logits? use --input logits)"
+                );
             }
             scores.log()
         }
@@ -187,6 +201,13 @@ fn transport(args: &cli::Cluster, scores: &Tensor, ui: &Ui) -> Result<(Vec<RowLa
         sizes: solved.sizes,
         ..Stats::default()
     };
-    let label = |(index, label)| RowLabel { index, label, distance: None };
-    Ok((solved.labels.into_iter().enumerate().map(label).collect(), stats))
+    let label = |(index, label)| RowLabel {
+        index,
+        label,
+        distance: None,
+    };
+    Ok((
+        solved.labels.into_iter().enumerate().map(label).collect(),
+        stats,
+    ))
 }

@@ -12,9 +12,16 @@ pub fn run() -> Result<ExitStatus> {
     writeln!(out, "ssl-cluster  {}", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "libtorch     2.11.0, by tch 0.24.0")?;
     match device::cuda_devices() {
-        Ok(0) => writeln!(out, "CUDA         libtorch has it, but the driver reports no device")?,
+        Ok(0) => writeln!(
+            out,
+            "CUDA         libtorch has it, but the driver reports no device"
+        )?,
         Ok(count) => {
-            let cudnn = if tch::Cuda::cudnn_is_available() { "with" } else { "without" };
+            let cudnn = if tch::Cuda::cudnn_is_available() {
+                "with"
+            } else {
+                "without"
+            };
             writeln!(out, "CUDA         {count} device(s), {cudnn} cuDNN")?;
         }
         Err(reason) => writeln!(
@@ -23,8 +30,16 @@ pub fn run() -> Result<ExitStatus> {
         )?,
     }
     let chosen = device::select(device::DeviceChoice::Auto)?;
-    writeln!(out, "device       {} (--device changes it)", device::describe(chosen))?;
-    writeln!(out, "threads      {} (--threads changes it)", device::cores())?;
+    writeln!(
+        out,
+        "device       {} (--device changes it)",
+        device::describe(chosen)
+    )?;
+    writeln!(
+        out,
+        "threads      {} (--threads changes it)",
+        device::cores()
+    )?;
     writeln!(out, "SIMD         {}", simd())?;
     match device::available_memory() {
         Some(bytes) => writeln!(out, "memory       {:.1} GB available", bytes as f64 / 1e9)?,
@@ -42,8 +57,16 @@ fn simd() -> String {
         ("AVX-512 VNNI", is_x86_feature_detected!("avx512vnni")),
         ("AVX-512 BF16", is_x86_feature_detected!("avx512bf16")),
     ];
-    let found: Vec<&str> = features.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
-    if found.is_empty() { "SSE2".into() } else { found.join(", ") }
+    let found: Vec<&str> = features
+        .iter()
+        .filter(|(_, has)| *has)
+        .map(|(name, _)| *name)
+        .collect();
+    if found.is_empty() {
+        "SSE2".into()
+    } else {
+        found.join(", ")
+    }
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -30,10 +30,19 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
     let (run, config) = open(&args.run)?;
     let assigner = assigner(&run)?;
     let extractor = Extractor::of_run(&run, &config, device)?;
-    let known_place = args.train.clone().unwrap_or_else(|| PathBuf::from(&config.run.input));
-    let (queries, known) = (labelled_images(&args.input)?, labelled_images(&known_place)?);
+    let known_place = args
+        .train
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(&config.run.input));
+    let (queries, known) = (
+        labelled_images(&args.input)?,
+        labelled_images(&known_place)?,
+    );
     let same = same_place(&args.input, &known_place);
-    let options = KnnOptions { neighbours: args.neighbours, temperature: args.temperature };
+    let options = KnnOptions {
+        neighbours: args.neighbours,
+        temperature: args.temperature,
+    };
 
     let mut report = Map::new();
     let of_queries = extractor.all(&queries, FeatureKind::Hidden, ui)?;
@@ -42,14 +51,29 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
     report.insert("images".into(), of_queries.rows.len().into());
     report.insert("classes".into(), queries.classes.len().into());
 
-    let of_known = if same { None } else { Some(extractor.all(&known, FeatureKind::Hidden, ui)?) };
-    let known_classes = of_known.as_ref().map(|e| classes_of(&known, &e.rows, &known.classes));
+    let of_known = if same {
+        None
+    } else {
+        Some(extractor.all(&known, FeatureKind::Hidden, ui)?)
+    };
+    let known_classes = of_known
+        .as_ref()
+        .map(|e| classes_of(&known, &e.rows, &known.classes));
     let knn = |queries: &Tensor, known: Option<&Tensor>| {
-        let (features, votes) = (known.unwrap_or(queries), known_classes.as_ref().unwrap_or(&classes));
-        accuracy(&classify(features, votes, queries, options, known.is_none()), &classes)
+        let (features, votes) = (
+            known.unwrap_or(queries),
+            known_classes.as_ref().unwrap_or(&classes),
+        );
+        accuracy(
+            &classify(features, votes, queries, options, known.is_none()),
+            &classes,
+        )
     };
     let known_features = of_known.as_ref().map(|e| &e.features);
-    report.insert("knn_accuracy".into(), rounded(knn(&of_queries.features, known_features)));
+    report.insert(
+        "knn_accuracy".into(),
+        rounded(knn(&of_queries.features, known_features)),
+    );
     if let Assigner::Centroids { pca, .. } = &assigner {
         let project = |features: &Tensor| pca.apply(features, Kind::Float);
         let known = known_features.map(project);
@@ -61,9 +85,18 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
         if let Some(init) = &config.model.init {
             network.load(init)?;
         }
-        let fresh = Extractor { network, size: config.data.size, store: config.data.store };
-        let features = |set: &ImageSet| -> Result<Extracted> { fresh.all(set, FeatureKind::Hidden, ui) };
-        let known = if same { None } else { Some(features(&known)?.features) };
+        let fresh = Extractor {
+            network,
+            size: config.data.size,
+            store: config.data.store,
+        };
+        let features =
+            |set: &ImageSet| -> Result<Extracted> { fresh.all(set, FeatureKind::Hidden, ui) };
+        let known = if same {
+            None
+        } else {
+            Some(features(&known)?.features)
+        };
         let value = knn(&features(&queries)?.features, known.as_ref());
         report.insert("knn_untrained".into(), rounded(value));
     }
@@ -75,12 +108,18 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
     let labels = assigner.assign(&seen).labels.swap_remove(0);
     report.insert("nmi".into(), rounded(nmi(&labels, &classes)));
     report.insert("ari".into(), rounded(ari(&labels, &classes)));
-    report.insert("matched_accuracy".into(), rounded(matched_accuracy(&labels, &classes)));
+    report.insert(
+        "matched_accuracy".into(),
+        rounded(matched_accuracy(&labels, &classes)),
+    );
     report.insert("purity".into(), rounded(purity(&labels, &classes)));
     let mut sizes = vec![0_usize; assigner.clusters()];
     labels.iter().for_each(|&label| sizes[label as usize] += 1);
     report.insert("clusters".into(), assigner.clusters().into());
-    report.insert("nonempty".into(), sizes.iter().filter(|&&size| size > 0).count().into());
+    report.insert(
+        "nonempty".into(),
+        sizes.iter().filter(|&&size| size > 0).count().into(),
+    );
     report.insert("size_min".into(), sizes.iter().min().copied().into());
     report.insert("size_max".into(), sizes.iter().max().copied().into());
     if let Some(share) = pretext_accuracy(&run, &config, &extractor, queries)? {
@@ -98,7 +137,9 @@ fn print(report: &Map<String, Value>) -> Result<ExitStatus> {
     if out.is_terminal() {
         for (key, value) in report {
             let text = match value.as_f64().filter(|_| value.is_f64()) {
-                Some(share) if key.contains("accuracy") || key == "purity" || key == "knn_untrained" => {
+                Some(share)
+                    if key.contains("accuracy") || key == "purity" || key == "knn_untrained" =>
+                {
                     format!("{:.2} %", 100.0 * share)
                 }
                 Some(number) => format!("{number:.4}"),
@@ -127,8 +168,11 @@ fn labelled_images(place: &Path) -> Result<ImageSet> {
 
 /// Class numbers of `rows`, by the names in `names`; names that are new there come after them.
 fn classes_of(set: &ImageSet, rows: &[usize], names: &[String]) -> Vec<u32> {
-    let mut numbers: HashMap<&str, u32> =
-        names.iter().zip(0..).map(|(name, number)| (name.as_str(), number)).collect();
+    let mut numbers: HashMap<&str, u32> = names
+        .iter()
+        .zip(0..)
+        .map(|(name, number)| (name.as_str(), number))
+        .collect();
     let of_class: Vec<u32> = set
         .classes
         .iter()
@@ -137,7 +181,13 @@ fn classes_of(set: &ImageSet, rows: &[usize], names: &[String]) -> Vec<u32> {
             *numbers.entry(name).or_insert(next)
         })
         .collect();
-    rows.iter().map(|&row| set.files[row].class.map_or(0, |class| of_class[class as usize])).collect()
+    rows.iter()
+        .map(|&row| {
+            set.files[row]
+                .class
+                .map_or(0, |class| of_class[class as usize])
+        })
+        .collect()
 }
 
 fn same_place(a: &Path, b: &Path) -> bool {
@@ -156,7 +206,11 @@ fn pretext_accuracy(
 ) -> Result<Option<f64>> {
     let entry = method::method(&config.train.method)
         .with_context(|| format!("this version has no method '{}'", config.train.method))?;
-    let method = (entry.build)(&Build { config, network: &extractor.network, images: config.run.images })?;
+    let method = (entry.build)(&Build {
+        config,
+        network: &extractor.network,
+        images: config.run.images,
+    })?;
     let file = weights::read(&run.model())?;
     for module in method.modules() {
         let variables = crate::train::session::prefixed(module.name, module.store);
@@ -164,7 +218,10 @@ fn pretext_accuracy(
     }
     let (pixels, kept, _) = Pixels::read(&set, extractor.store, &Silent)?;
     let data = Dataset {
-        names: kept.iter().map(|&row| set.files[row].name.clone()).collect(),
+        names: kept
+            .iter()
+            .map(|&row| set.files[row].name.clone())
+            .collect(),
         classes: Vec::new(),
         class_of: None,
         pixels: Arc::new(pixels),

@@ -23,15 +23,22 @@ pub fn run(args: cli::Features, ui: &Ui) -> Result<ExitStatus> {
             (Extractor::of_run(&run, &config, device)?, input)
         }
         (Some(arch), [input]) => (pretrained(arch, &args, device, ui)?, input),
-        (None, _) => return Err(usage("give a run and an input, or --arch with --init and an input")),
+        (None, _) => {
+            return Err(usage(
+                "give a run and an input, or --arch with --init and an input",
+            ));
+        }
         (Some(_), _) => return Err(usage("give either a run or --arch, and one input")),
     };
     let set = find_images(input)?;
     let mut extracted = extractor.all(&set, FeatureKind::Hidden, ui)?;
     npy::write(&args.out, &extracted.features)?;
     let paths = args.out.with_extension("paths.txt");
-    let names: String =
-        extracted.rows.iter().map(|&row| format!("{}\n", set.files[row].name)).collect();
+    let names: String = extracted
+        .rows
+        .iter()
+        .map(|&row| format!("{}\n", set.files[row].name))
+        .collect();
     replace(&paths, names.as_bytes())?;
     ui.note(&format!(
         "features {:?} in {}, their paths in {}",
@@ -53,13 +60,25 @@ fn pretrained(arch: &str, args: &cli::Features, device: tch::Device, ui: &Ui) ->
         Some(init) => report_loaded(&network, init, ui)?,
         None => ui.warn("no --init: these are the features of an untrained network"),
     }
-    let store = if args.size <= 64 { args.size } else { args.size * 256 / 224 };
-    Ok(Extractor { network, size: args.size, store })
+    let store = if args.size <= 64 {
+        args.size
+    } else {
+        args.size * 256 / 224
+    };
+    Ok(Extractor {
+        network,
+        size: args.size,
+        store,
+    })
 }
 
 fn report_loaded(network: &Network, init: &Path, ui: &Ui) -> Result<()> {
     let report = network.load(init)?;
-    ui.note(&format!("{} tensors from {}", report.loaded, init.display()));
+    ui.note(&format!(
+        "{} tensors from {}",
+        report.loaded,
+        init.display()
+    ));
     if !report.unexpected.is_empty() {
         ui.note(&format!("not used: {}", report.unexpected.join(", ")));
     }

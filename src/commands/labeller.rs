@@ -39,10 +39,17 @@ impl Extractor {
     pub fn of_run(run: &RunDir, config: &Config, device: Device) -> Result<Self> {
         let network = build(config, device)?;
         if !run.model().is_file() {
-            bail!(Error::NotARun { path: run.path().into(), reason: "it has no model.safetensors yet".into() });
+            bail!(Error::NotARun {
+                path: run.path().into(),
+                reason: "it has no model.safetensors yet".into()
+            });
         }
         network.load(&run.model())?;
-        Ok(Self { network, size: config.data.size, store: config.data.store })
+        Ok(Self {
+            network,
+            size: config.data.size,
+            store: config.data.store,
+        })
     }
 
     /// Features of the images of `set`, by blocks, each given to `take` as soon as it is there.
@@ -69,7 +76,11 @@ impl Extractor {
             let (pixels, kept, skipped) = Pixels::read(&block, self.store, &Silent)?;
             let features = self.features(&pixels, size, kind)?;
             let rows = kept.into_iter().map(|row| start + row).collect();
-            take(Extracted { features, rows, skipped })?;
+            take(Extracted {
+                features,
+                rows,
+                skipped,
+            })?;
             monitor.advance((end - start) as u64);
         }
         monitor.end();
@@ -77,7 +88,12 @@ impl Extractor {
     }
 
     /// Features of all images of `set` at once.
-    pub fn all(&self, set: &ImageSet, kind: FeatureKind, monitor: &dyn Monitor) -> Result<Extracted> {
+    pub fn all(
+        &self,
+        set: &ImageSet,
+        kind: FeatureKind,
+        monitor: &dyn Monitor,
+    ) -> Result<Extracted> {
         let (mut blocks, mut rows, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
         self.each_block(set, kind, monitor, &mut |block| {
             blocks.push(block.features);
@@ -85,19 +101,32 @@ impl Extractor {
             skipped.extend(block.skipped);
             Ok(())
         })?;
-        Ok(Extracted { features: Tensor::cat(&blocks, 0), rows, skipped })
+        Ok(Extracted {
+            features: Tensor::cat(&blocks, 0),
+            rows,
+            skipped,
+        })
     }
 
     fn features(&self, pixels: &Pixels, size: usize, kind: FeatureKind) -> Result<Tensor> {
         let (count, side) = (pixels.len(), pixels.side() as i64);
         if count == 0 {
-            return Ok(Tensor::zeros([0, self.network.dim()], (tch::Kind::Float, self.network.device())));
+            return Ok(Tensor::zeros(
+                [0, self.network.dim()],
+                (tch::Kind::Float, self.network.device()),
+            ));
         }
         let rows: Vec<u32> = (0..count as u32).collect();
         let bytes = pixels.gather(&rows)?;
         let shape = [count as i64, side, side, 3];
-        let pixels = Tensor::from_data_size(&bytes, &shape, tch::Kind::Uint8).to_device(self.network.device());
-        Ok(extract(&self.network, &augment::centre(&pixels, self.size as i64), size, kind))
+        let pixels = Tensor::from_data_size(&bytes, &shape, tch::Kind::Uint8)
+            .to_device(self.network.device());
+        Ok(extract(
+            &self.network,
+            &augment::centre(&pixels, self.size as i64),
+            size,
+            kind,
+        ))
     }
 }
 
@@ -106,13 +135,21 @@ pub fn build(config: &Config, device: Device) -> Result<Network> {
     use crate::random::{Purpose, key};
     let entry = model::find(&config.model.arch).ok_or_else(|| unknown_arch(&config.model.arch))?;
     tch::manual_seed(key(config.train.seed, Purpose::Weights, u64::MAX, 0) as i64);
-    Ok(Network::new(entry, config.data.size, config.data.sobel, device)?)
+    Ok(Network::new(
+        entry,
+        config.data.size,
+        config.data.sobel,
+        device,
+    )?)
 }
 
 /// The usage error for a backbone that does not exist.
 pub fn unknown_arch(name: &str) -> anyhow::Error {
     let known: Vec<&str> = model::BACKBONES.iter().map(|entry| entry.name).collect();
-    usage(format!("there is no backbone '{name}': use auto, {}", known.join(", ")))
+    usage(format!(
+        "there is no backbone '{name}': use auto, {}",
+        known.join(", ")
+    ))
 }
 
 /// The labelling rule of a run.

@@ -124,8 +124,12 @@ fn fail(error: &anyhow::Error, ui: &Ui) -> ExitStatus {
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let closed = |kind| kind == std::io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| {
-        let io = cause.downcast_ref::<std::io::Error>().is_some_and(|e| closed(e.kind()));
-        let json = cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+        let io = cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|e| closed(e.kind()));
+        let json = cause
+            .downcast_ref::<serde_json::Error>()
+            .and_then(serde_json::Error::io_error_kind);
         io || json.is_some_and(closed)
     })
 }
@@ -140,7 +144,10 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         return "out of memory: lower --batch-size or --size".into();
     }
     // A C++ backtrace follows the first lines.
-    let first: Vec<&str> = text.lines().take_while(|line| !line.starts_with("Exception raised")).collect();
+    let first: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.starts_with("Exception raised"))
+        .collect();
     format!("internal error: {}", first.join(" "))
 }
 
@@ -157,7 +164,11 @@ fn find_images(input: &Path) -> Result<ImageSet> {
             0 => "it is empty".into(),
             others => format!("none of its {others} files has an image's name ({extensions})"),
         };
-        return Err(Error::NoImages { path: input.into(), reason }.into());
+        return Err(Error::NoImages {
+            path: input.into(),
+            reason,
+        }
+        .into());
     }
     Ok(set)
 }
@@ -187,7 +198,11 @@ fn report_skipped(
         ui.warn(&format!("{} of {total} inputs were skipped", skipped.len()));
     }
     if strict && !skipped.is_empty() {
-        return Err(Error::Skipped { count: skipped.len(), total }.into());
+        return Err(Error::Skipped {
+            count: skipped.len(),
+            total,
+        }
+        .into());
     }
     Ok(())
 }

@@ -25,13 +25,17 @@ pub fn read(path: &Path) -> Result<Tensor> {
     let matrix = match matrix {
         Ok(matrix) => matrix,
         Err(ReadNpyError::WrongDescriptor(_)) => {
-            bail!("'{}' holds neither f32 nor f64: save it with .astype('float32')", path.display())
+            bail!(
+                "'{}' holds neither f32 nor f64: save it with .astype('float32')",
+                path.display()
+            )
         }
         Err(ReadNpyError::WrongNdim(..)) => {
             bail!("'{}' is no matrix [n, d]", path.display())
         }
         Err(error) => {
-            return Err(error).with_context(|| format!("'{}' is no good .npy file", path.display()));
+            return Err(error)
+                .with_context(|| format!("'{}' is no good .npy file", path.display()));
         }
     };
     let (rows, columns) = matrix.dim();
@@ -42,7 +46,11 @@ pub fn read(path: &Path) -> Result<Tensor> {
 /// Writes a matrix `[n, d]` as f32.
 pub fn write(path: &Path, matrix: &Tensor) -> Result<()> {
     let size = matrix.size();
-    let flat = matrix.to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view(-1);
+    let flat = matrix
+        .to_device(Device::Cpu)
+        .to_kind(Kind::Float)
+        .contiguous()
+        .view(-1);
     let values: Vec<f32> = Vec::try_from(&flat)?;
     let view = ArrayView2::from_shape((size[0] as usize, size[1] as usize), &values)?;
     let mut bytes = Vec::new();

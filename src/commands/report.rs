@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::Result;
 use image::RgbImage;
 
-use super::labeller::open;
 use super::ExitStatus;
+use super::labeller::open;
 use crate::cli;
 use crate::config::Config;
 use crate::data::{Dataset, decode};
@@ -82,9 +82,15 @@ fn describe(
         )));
         sheets.truncate(MAX_CLUSTERS);
     }
-    let title = run.path().canonicalize().unwrap_or_else(|_| run.path().into());
+    let title = run
+        .path()
+        .canonicalize()
+        .unwrap_or_else(|_| run.path().into());
     Ok(Report {
-        title: title.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        title: title
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default(),
         method: config.train.method.clone(),
         method_help: entry.map_or("", |entry| entry.help).into(),
         paper: entry.map_or("", |entry| entry.paper).into(),
@@ -139,13 +145,19 @@ fn figures(
     }
     if let Some(step) = steps.last() {
         if let Some(nmi) = step.nmi_previous {
-            figures.push(figure("label stability", format!("{nmi:.2}"), "NMI to the labels before"));
+            figures.push(figure(
+                "label stability",
+                format!("{nmi:.2}"),
+                "NMI to the labels before",
+            ));
         }
         if let Some(nmi) = step.nmi_classes {
-            figures.push(figure("NMI with folders", format!("{nmi:.3}"), "1 is the same division"));
+            figures.push(figure(
+                "NMI with folders",
+                format!("{nmi:.3}"),
+                "1 is the same division",
+            ));
         }
-        let range = format!("{} to {}", step.size_min, step.size_max);
-        figures.push(figure("cluster sizes", range, "images"));
     }
     figures
 }
@@ -154,7 +166,9 @@ fn notes(epochs: &[&EpochRecord], steps: &[&LabelStepRecord], skipped: usize) ->
     let mut notes = Vec::new();
     if let Some(nmi) = steps.last().and_then(|step| step.nmi_previous) {
         notes.push(Note::info(match nmi {
-            nmi if nmi >= 0.8 => format!("The labels have settled (NMI to the step before {nmi:.2})."),
+            nmi if nmi >= 0.8 => {
+                format!("The labels have settled (NMI to the step before {nmi:.2}).")
+            }
             nmi if nmi >= 0.6 => format!(
                 "The labels still move a little (NMI to the step before {nmi:.2}); \
                  more epochs may help."
@@ -189,17 +203,30 @@ fn curves(epochs: &[&EpochRecord], steps: &[&LabelStepRecord]) -> Vec<Curve> {
         series: series
             .into_iter()
             .filter(|(_, points)| !points.is_empty())
-            .map(|(name, points)| Series { name: name.into(), points })
+            .map(|(name, points)| Series {
+                name: name.into(),
+                points,
+            })
             .collect(),
     };
     let by_epoch = |value: &dyn Fn(&EpochRecord) -> Option<f64>| -> Vec<(f64, f64)> {
-        epochs.iter().filter_map(|epoch| Some((epoch.epoch as f64, value(epoch)?))).collect()
+        epochs
+            .iter()
+            .filter_map(|epoch| Some((epoch.epoch as f64, value(epoch)?)))
+            .collect()
     };
     let by_step = |value: &dyn Fn(&LabelStepRecord) -> Option<f64>| -> Vec<(f64, f64)> {
-        steps.iter().filter_map(|step| Some((step.epoch, value(step)?))).collect()
+        steps
+            .iter()
+            .filter_map(|step| Some((step.epoch, value(step)?)))
+            .collect()
     };
     vec![
-        curve("Loss", "cross-entropy", vec![("", by_epoch(&|epoch| Some(epoch.loss)))]),
+        curve(
+            "Loss",
+            "cross-entropy",
+            vec![("", by_epoch(&|epoch| Some(epoch.loss)))],
+        ),
         curve(
             "Agreement of labels",
             "NMI",
@@ -211,23 +238,38 @@ fn curves(epochs: &[&EpochRecord], steps: &[&LabelStepRecord]) -> Vec<Curve> {
         curve(
             "Pretext accuracy",
             "%",
-            vec![("", by_epoch(&|epoch| epoch.accuracy.map(|share| 100.0 * share)))],
+            vec![(
+                "",
+                by_epoch(&|epoch| epoch.accuracy.map(|share| 100.0 * share)),
+            )],
         ),
-        curve("Speed", "images / s", vec![("", by_epoch(&|epoch| Some(epoch.images_per_second)))]),
+        curve(
+            "Speed",
+            "images / s",
+            vec![("", by_epoch(&|epoch| Some(epoch.images_per_second)))],
+        ),
     ]
 }
 
 fn cluster_sizes(labels: &[LabelRecord], clusters: usize) -> Vec<usize> {
-    let most = labels.iter().map(|record| record.label as usize + 1).max().unwrap_or(0);
+    let most = labels
+        .iter()
+        .map(|record| record.label as usize + 1)
+        .max()
+        .unwrap_or(0);
     let mut sizes = vec![0; clusters.max(most)];
-    labels.iter().for_each(|record| sizes[record.label as usize] += 1);
+    labels
+        .iter()
+        .for_each(|record| sizes[record.label as usize] += 1);
     sizes
 }
 
 /// One sheet for each cluster that has images, the largest first.
 fn sheets(labels: &[LabelRecord], thumbs: &Thumbs) -> Vec<Sheet> {
     let mut members: HashMap<u32, Vec<&LabelRecord>> = HashMap::new();
-    labels.iter().for_each(|record| members.entry(record.label).or_default().push(record));
+    labels
+        .iter()
+        .for_each(|record| members.entry(record.label).or_default().push(record));
     let mut clusters: Vec<(u32, Vec<&LabelRecord>)> = members.into_iter().collect();
     clusters.sort_by_key(|(label, members)| (std::cmp::Reverse(members.len()), *label));
     clusters.truncate(MAX_CLUSTERS + 1);
@@ -254,15 +296,22 @@ fn sheets(labels: &[LabelRecord], thumbs: &Thumbs) -> Vec<Sheet> {
 }
 
 fn typicality(record: &LabelRecord) -> f64 {
-    record.distance.or(record.score.map(|score| -score)).unwrap_or(0.0)
+    record
+        .distance
+        .or(record.score.map(|score| -score))
+        .unwrap_or(0.0)
 }
 
 /// The commonest parent folders of a cluster's images; none where all lie in one.
 fn class_shares(members: &[&LabelRecord]) -> Vec<ClassShare> {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for record in members {
-        let Some((parent, _)) = record.path.rsplit_once('/') else { return Vec::new() };
-        *counts.entry(parent.rsplit('/').next().unwrap_or(parent)).or_default() += 1;
+        let Some((parent, _)) = record.path.rsplit_once('/') else {
+            return Vec::new();
+        };
+        *counts
+            .entry(parent.rsplit('/').next().unwrap_or(parent))
+            .or_default() += 1;
     }
     let mut counts: Vec<_> = counts.into_iter().collect();
     counts.sort_by_key(|&(name, count)| (std::cmp::Reverse(count), name));
@@ -285,9 +334,16 @@ struct Thumbs<'a> {
 impl<'a> Thumbs<'a> {
     fn new(config: &Config, data: Option<&'a Dataset>) -> Self {
         let input = Path::new(&config.run.input);
-        let root = if input.is_dir() { input.into() } else { Default::default() };
+        let root = if input.is_dir() {
+            input.into()
+        } else {
+            Default::default()
+        };
         let memory = data.map(|data| {
-            (data, data.names.iter().map(String::as_str).zip(0..).collect())
+            (
+                data,
+                data.names.iter().map(String::as_str).zip(0..).collect(),
+            )
         });
         Self { root, memory }
     }
@@ -297,7 +353,10 @@ impl<'a> Thumbs<'a> {
         let image = match &self.memory {
             Some((data, rows)) => {
                 let side = data.pixels.side() as u32;
-                let bytes = data.pixels.gather(&[*rows.get(record.path.as_str())?]).ok()?;
+                let bytes = data
+                    .pixels
+                    .gather(&[*rows.get(record.path.as_str())?])
+                    .ok()?;
                 shrink(RgbImage::from_raw(side, side, bytes)?)
             }
             None => shrink(decode::decode(&self.root.join(&record.path)).ok()?),
@@ -307,7 +366,11 @@ impl<'a> Thumbs<'a> {
             (Some(score), None) => format!("score {score:.2}"),
             _ => String::new(),
         };
-        Some(Thumb { path: record.path.clone(), caption, image })
+        Some(Thumb {
+            path: record.path.clone(),
+            caption,
+            image,
+        })
     }
 }
 

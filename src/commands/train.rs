@@ -46,10 +46,20 @@ fn start(args: &cli::Train, device: Device, threads: usize, ui: &Ui) -> Result<E
     }
     let set = find_images(input)?;
     let settings = settings(args)?;
-    let name = settings.train.method.clone().unwrap_or_else(|| METHODS[0].name.into());
+    let name = settings
+        .train
+        .method
+        .clone()
+        .unwrap_or_else(|| METHODS[0].name.into());
     let entry = find_method(&name)?;
     let (width, height) = median_size(&set);
-    let facts = Facts { images: set.files.len(), width, height, device, threads };
+    let facts = Facts {
+        images: set.files.len(),
+        width,
+        height,
+        device,
+        threads,
+    };
     let info = RunInfo {
         version: env!("CARGO_PKG_VERSION").into(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
@@ -79,7 +89,11 @@ fn start(args: &cli::Train, device: Device, threads: usize, ui: &Ui) -> Result<E
     let network = build(&config, device)?;
     if let Some(init) = &config.model.init {
         let loaded = network.load(init)?;
-        ui.note(&format!("{} tensors from {}", loaded.loaded, init.display()));
+        ui.note(&format!(
+            "{} tensors from {}",
+            loaded.loaded,
+            init.display()
+        ));
     }
     fit(&run, &config, &data, &network, entry, false, ui)
 }
@@ -98,7 +112,12 @@ fn resume(args: &cli::Train, path: &Path, device: Device, ui: &Ui) -> Result<Exi
     device::set_threads(Some(args.machine.threads.unwrap_or(config.train.threads)));
     let set = find_images(Path::new(&config.run.input))?;
     let data = load(set, &config, ui)?;
-    report_skipped(&data.skipped, config.run.images + data.skipped.len(), args.strict, ui)?;
+    report_skipped(
+        &data.skipped,
+        config.run.images + data.skipped.len(),
+        args.strict,
+        ui,
+    )?;
     if data.len() != config.run.images {
         anyhow::bail!(
             "'{}' holds {} readable images, the run began with {}: put them back, or start a new run",
@@ -108,7 +127,11 @@ fn resume(args: &cli::Train, path: &Path, device: Device, ui: &Ui) -> Result<Exi
         );
     }
     let network = build(&config, device)?;
-    ui.heading(&format!("going on with {} on {}", path.display(), describe(device)));
+    ui.heading(&format!(
+        "going on with {} on {}",
+        path.display(),
+        describe(device)
+    ));
     fit(&run, &config, &data, &network, entry, true, ui)
 }
 
@@ -126,10 +149,18 @@ fn fit(
     // Heads draw their weights after the backbone; their own seed keeps them the same whatever the
     // backbone drew.
     tch::manual_seed(key(config.train.seed, Purpose::Weights, u64::MAX, 1) as i64);
-    let method = (entry.build)(&Build { config, network, images: data.len() })?;
+    let method = (entry.build)(&Build {
+        config,
+        network,
+        images: data.len(),
+    })?;
     let mut session = Session::new(config, data, network, method, run, ui);
     if resume {
         session.restore()?;
+        if session.finished() && run.clustering().is_file() {
+            ui.note("this run is complete: there is nothing to resume");
+            return Ok(ExitStatus::Done);
+        }
     }
     match train(&mut session)? {
         Outcome::Interrupted => {
@@ -141,12 +172,21 @@ fn fit(
         }
         Outcome::Finished => {}
     }
-    report::write(run, config, &run.report(), None, Some(data))
-        .unwrap_or_else(|error| ui.warn(&format!("the labels are written, the report is not: {error:#}")));
-    ui.heading(&format!("done in {}", duration(started.elapsed().as_secs_f64())));
+    report::write(run, config, &run.report(), None, Some(data)).unwrap_or_else(|error| {
+        ui.warn(&format!(
+            "the labels are written, the report is not: {error:#}"
+        ))
+    });
+    ui.heading(&format!(
+        "done in {}",
+        duration(started.elapsed().as_secs_f64())
+    ));
     ui.note(&format!("labels   {}", run.labels().display()));
     ui.note(&format!("report   {}", run.report().display()));
-    ui.note(&format!("label new images with `ssl-cluster assign {} DIR`", run.path().display()));
+    ui.note(&format!(
+        "label new images with `ssl-cluster assign {} DIR`",
+        run.path().display()
+    ));
     Ok(ExitStatus::Done)
 }
 
@@ -155,7 +195,10 @@ fn load(set: ImageSet, config: &Config, ui: &Ui) -> Result<Dataset> {
     let data = Dataset::load(set, config.data.store, ui)?;
     if data.is_empty() {
         let reason = match data.skipped.first() {
-            Some(skip) => format!("none can be read (the first: '{}': {})", skip.path, skip.reason),
+            Some(skip) => format!(
+                "none can be read (the first: '{}': {})",
+                skip.path, skip.reason
+            ),
             None => "there are none".into(),
         };
         return Err(Error::NoImages { path: root, reason }.into());
@@ -167,7 +210,8 @@ fn load(set: ImageSet, config: &Config, ui: &Ui) -> Result<Dataset> {
 fn check(config: &Config, entry: &MethodEntry) -> Result<()> {
     config.validate().map_err(usage)?;
     entry.check_options(&config.method).map_err(usage)?;
-    let backbone = model::find(&config.model.arch).ok_or_else(|| unknown_arch(&config.model.arch))?;
+    let backbone =
+        model::find(&config.model.arch).ok_or_else(|| unknown_arch(&config.model.arch))?;
     if config.data.size < backbone.min_size {
         return Err(usage(format!(
             "{} needs a --size of at least {}, not {}",
@@ -188,7 +232,10 @@ fn check(config: &Config, entry: &MethodEntry) -> Result<()> {
 fn find_method(name: &str) -> Result<&'static MethodEntry> {
     method::method(name).ok_or_else(|| {
         let known: Vec<&str> = METHODS.iter().map(|entry| entry.name).collect();
-        usage(format!("there is no method '{name}': use {}", known.join(", ")))
+        usage(format!(
+            "there is no method '{name}': use {}",
+            known.join(", ")
+        ))
     })
 }
 
@@ -204,7 +251,10 @@ fn announce(entry: &MethodEntry, set: &ImageSet, choices: &[Choice], device: Dev
         describe(device)
     ));
     for choice in choices {
-        ui.note(&format!("  {:<11} {:<9} {}", choice.name, choice.value, choice.reason));
+        ui.note(&format!(
+            "  {:<11} {:<9} {}",
+            choice.name, choice.value, choice.reason
+        ));
     }
 }
 
@@ -215,7 +265,8 @@ fn settings(args: &cli::Train) -> Result<Settings> {
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read '{}'", path.display()))?;
-            toml::from_str(&text).map_err(|error| usage(format!("'{}': {error}", path.display())))?
+            toml::from_str(&text)
+                .map_err(|error| usage(format!("'{}': {error}", path.display())))?
         }
     };
     let flag = |given: bool| given.then_some(true);
@@ -227,7 +278,10 @@ fn settings(args: &cli::Train) -> Result<Settings> {
             sobel: flag(args.sobel),
             ..DataSettings::default()
         },
-        model: ModelSettings { arch: args.arch.clone(), init: args.init.clone().map(Some) },
+        model: ModelSettings {
+            arch: args.arch.clone(),
+            init: args.init.clone().map(Some),
+        },
         train: TrainSettings {
             method: args.method.clone(),
             epochs: args.epochs,
@@ -242,9 +296,12 @@ fn settings(args: &cli::Train) -> Result<Settings> {
         cluster: ClusterSettings {
             clusters: args.clusters,
             engine: args.engine.clone(),
+            components: args.components,
             ..ClusterSettings::default()
         },
-        output: OutputSettings { keep_labels: args.keep_labels },
+        output: OutputSettings {
+            keep_labels: args.keep_labels,
+        },
         method: method_options(args)?,
     };
     Ok(typed.over(file))
@@ -276,18 +333,28 @@ fn method_options(args: &cli::Train) -> Result<toml::Table> {
         // Numbers and booleans are read as TOML reads them, anything else is text.
         let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
         let value = parsed.ok().and_then(|mut table| table.remove("value"));
-        put(key, Some(value.unwrap_or_else(|| pair[key.len() + 1..].into())));
+        put(
+            key,
+            Some(value.unwrap_or_else(|| pair[key.len() + 1..].into())),
+        );
     }
     Ok(table)
 }
 
 fn default_out(input: &Path) -> PathBuf {
-    let name = input.canonicalize().ok().and_then(|path| path.file_stem().map(|stem| stem.to_os_string()));
+    let name = input
+        .canonicalize()
+        .ok()
+        .and_then(|path| path.file_stem().map(|stem| stem.to_os_string()));
     Path::new("runs").join(name.unwrap_or_else(|| "run".into()))
 }
 
 fn absolute(input: &Path) -> String {
-    input.canonicalize().unwrap_or_else(|_| input.into()).to_string_lossy().into_owned()
+    input
+        .canonicalize()
+        .unwrap_or_else(|_| input.into())
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Median width and height of a sample of the images; those that cannot be read are left out.

@@ -42,7 +42,11 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
     let mut choices = Vec::new();
     let mut choose = |name, value: String, reason: String, silent: bool| {
         if silent {
-            choices.push(Choice { name, value, reason });
+            choices.push(Choice {
+                name,
+                value,
+                reason,
+            });
         }
     };
     let on_cpu = facts.device == Device::Cpu;
@@ -56,62 +60,118 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
     let median = format!("the images are about {}x{}", facts.width, facts.height);
     let why_size = match short {
         0..=SMALL => format!("{median}: taken as they are"),
-        _ if on_cpu => format!("{median}; kept small for a CPU, --size {} shows more", PHOTO.0),
+        _ if on_cpu => format!(
+            "{median}; kept small for a CPU, --size {} shows more",
+            PHOTO.0
+        ),
         _ => median.clone(),
     };
-    choose("size", format!("{size} px"), why_size, settings.data.size.is_none());
+    choose(
+        "size",
+        format!("{size} px"),
+        why_size,
+        settings.data.size.is_none(),
+    );
 
     let small = size <= SMALL;
-    let arch = settings.model.arch.clone().filter(|arch| arch != "auto").unwrap_or_else(|| {
-        match (small, on_cpu) {
+    let arch = settings
+        .model
+        .arch
+        .clone()
+        .filter(|arch| arch != "auto")
+        .unwrap_or_else(|| match (small, on_cpu) {
             (true, true) => "conv4".into(),
             (_, true) => "resnet18".into(),
             (true, false) => "resnet18".into(),
             (false, false) if facts.images >= 20_000 => "resnet50".into(),
             (false, false) => "resnet18".into(),
-        }
-    });
+        });
     let why_arch = format!("for {size} px on {}", describe(facts.device));
-    let silent = settings.model.arch.as_deref().is_none_or(|arch| arch == "auto");
+    let silent = settings
+        .model
+        .arch
+        .as_deref()
+        .is_none_or(|arch| arch == "auto");
     choose("arch", arch.clone(), why_arch, silent);
 
-    let clusters = settings.cluster.clusters.unwrap_or_else(|| default_clusters(facts.images));
-    let why_clusters = format!("about sqrt(n) for {} images, some for each group you see", facts.images);
-    choose("clusters", clusters.to_string(), why_clusters, settings.cluster.clusters.is_none());
+    let clusters = settings
+        .cluster
+        .clusters
+        .unwrap_or_else(|| default_clusters(facts.images));
+    let why_clusters = format!(
+        "about sqrt(n) for {} images, some for each group you see",
+        facts.images
+    );
+    choose(
+        "clusters",
+        clusters.to_string(),
+        why_clusters,
+        settings.cluster.clusters.is_none(),
+    );
 
-    let batch_size = settings.train.batch_size.unwrap_or_else(|| default_batch(facts.images));
+    let batch_size = settings
+        .train
+        .batch_size
+        .unwrap_or_else(|| default_batch(facts.images));
     let why_batch = if batch_size == BATCH {
         "the published one".into()
     } else {
-        format!("{} images give few steps an epoch with {BATCH}", facts.images)
+        format!(
+            "{} images give few steps an epoch with {BATCH}",
+            facts.images
+        )
     };
-    choose("batch-size", batch_size.to_string(), why_batch, settings.train.batch_size.is_none());
+    choose(
+        "batch-size",
+        batch_size.to_string(),
+        why_batch,
+        settings.train.batch_size.is_none(),
+    );
 
-    let epochs = settings.train.epochs.unwrap_or_else(|| default_epochs(facts, &arch));
+    let epochs = settings
+        .train
+        .epochs
+        .unwrap_or_else(|| default_epochs(facts, &arch));
     let why_epochs = format!(
         "{} images on {} ({} threads)",
         facts.images,
         describe(facts.device),
         facts.threads
     );
-    choose("epochs", epochs.to_string(), why_epochs, settings.train.epochs.is_none());
+    choose(
+        "epochs",
+        epochs.to_string(),
+        why_epochs,
+        settings.train.epochs.is_none(),
+    );
 
     let low = if small { 0.3 } else { 0.08 };
-    let why_crop = if small { "small images lose their content in smaller crops" } else { "the published one" };
+    let why_crop = if small {
+        "small images lose their content in smaller crops"
+    } else {
+        "the published one"
+    };
     let silent = settings.data.crop_scale.is_none();
     choose("crop-scale", format!("{low}"), why_crop.into(), silent);
 
     let defaults = Config {
         data: DataConfig {
             size,
-            store: if small { size } else { size * PHOTO.1 / PHOTO.0 },
+            store: if small {
+                size
+            } else {
+                size * PHOTO.1 / PHOTO.0
+            },
             crop_scale: [low, 1.0],
             flip: true,
             jitter: 0.0,
             greyscale: 0.0,
             sobel: false,
         },
-        model: ModelConfig { arch: arch.clone(), init: None },
+        model: ModelConfig {
+            arch: arch.clone(),
+            init: None,
+        },
         train: TrainConfig {
             method: "deepcluster".into(),
             epochs,
@@ -128,9 +188,11 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             clusters,
             engine: "tensor".into(),
             iterations: 20,
-            components: 256,
+            components: default_components(facts.images),
         },
-        output: OutputConfig { keep_labels: Keep::Newest(1) },
+        output: OutputConfig {
+            keep_labels: Keep::Newest(1),
+        },
         method: toml::Table::new(),
         run,
     };
@@ -156,6 +218,13 @@ fn default_clusters(images: usize) -> usize {
     root.min(images / 4).max(2)
 }
 
+/// DeepCluster's 256 where there are images enough to estimate as many variances, fewer for small
+/// sets: whitening amplifies the directions that are noise (2,000 images of Fashion-MNIST: NMI of
+/// the labels with the classes 0.52 with 256, 0.57 with 64).
+fn default_components(images: usize) -> usize {
+    (images / 32).clamp(16, 256)
+}
+
 /// 256, halved for small sets so that an epoch has some 30 steps; at least 16.
 fn default_batch(images: usize) -> usize {
     let mut batch = BATCH;
@@ -173,6 +242,10 @@ fn default_epochs(facts: &Facts, arch: &str) -> usize {
         (true, _) => 15_000 * facts.threads,
         (false, _) => 20_000_000,
     };
-    let (least, most) = if facts.device == Device::Cpu { (5, 30) } else { (20, 200) };
+    let (least, most) = if facts.device == Device::Cpu {
+        (5, 30)
+    } else {
+        (20, 200)
+    };
     (budget / facts.images.max(1)).clamp(least, most)
 }

@@ -188,7 +188,10 @@ impl Schedule {
             Self::Constant => 1.0,
             Self::Linear => ((1.0 - t) / 0.4).clamp(0.0, 1.0),
             Self::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * t.min(1.0)).cos()),
-            Self::Steps => [0.3, 0.6, 0.8].iter().filter(|&&at| t >= at).fold(1.0, |f, _| f / 5.0),
+            Self::Steps => [0.3, 0.6, 0.8]
+                .iter()
+                .filter(|&&at| t >= at)
+                .fold(1.0, |f, _| f / 5.0),
         }
     }
 }
@@ -244,7 +247,11 @@ impl Config {
         let (data, train, cluster) = (&self.data, &self.train, &self.cluster);
         let positive = |name: &str, value: f64| {
             let ok = value > 0.0 && value.is_finite();
-            if ok { Ok(()) } else { Err(format!("--{name} must be positive, not {value}")) }
+            if ok {
+                Ok(())
+            } else {
+                Err(format!("--{name} must be positive, not {value}"))
+            }
         };
         positive("epochs", train.epochs as f64)?;
         positive("batch-size", train.batch_size as f64)?;
@@ -265,11 +272,16 @@ impl Config {
             ));
         }
         if data.store < data.size {
-            return Err(format!("store ({}) must not be below size ({})", data.store, data.size));
+            return Err(format!(
+                "store ({}) must not be below size ({})",
+                data.store, data.size
+            ));
         }
         let [low, high] = data.crop_scale;
         if !(0.0 < low && low <= high && high <= 1.0) {
-            return Err(format!("--crop-scale must lie in 0..1, not {low} to {high}"));
+            return Err(format!(
+                "--crop-scale must lie in 0..1, not {low} to {high}"
+            ));
         }
         if !(0.0..=1.0).contains(&data.greyscale) || !(0.0..=1.0).contains(&data.jitter) {
             return Err("jitter and greyscale must lie between 0 and 1".into());

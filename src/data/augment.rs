@@ -56,11 +56,16 @@ impl Augmentation {
     /// images they are. Memory is that of a few batches.
     pub fn apply(&self, pixels: &Tensor, rows: &[u32], key: ViewKey) -> Tensor {
         let side = pixels.size()[1];
-        let draws: Vec<Draw> = rows.iter().map(|&row| self.draw(row, key, side as f64)).collect();
+        let draws: Vec<Draw> = rows
+            .iter()
+            .map(|&row| self.draw(row, key, side as f64))
+            .collect();
         let images = to_unit(pixels);
         let (b, device) = (rows.len() as i64, pixels.device());
         let affine: Vec<f32> = draws.iter().flat_map(|draw| draw.affine).collect();
-        let affine = Tensor::from_slice(&affine).view([b, 2, 3]).to_device(device);
+        let affine = Tensor::from_slice(&affine)
+            .view([b, 2, 3])
+            .to_device(device);
         let grid = Tensor::affine_grid_generator(&affine, [b, 3, self.size, self.size], false);
         const BILINEAR: i64 = 0;
         const BORDER: i64 = 1;
@@ -70,16 +75,23 @@ impl Augmentation {
                 for (operation, change) in JITTER.iter().enumerate() {
                     let chosen = |draw: &Draw| draw.order[position] == operation;
                     views = change_some(views, &draws, chosen, |images, draws| {
-                        let factors: Vec<f32> = draws.iter().map(|d| d.factors[operation]).collect();
+                        let factors: Vec<f32> =
+                            draws.iter().map(|d| d.factors[operation]).collect();
                         let shape = [draws.len() as i64, 1, 1, 1];
-                        change(images, &Tensor::from_slice(&factors).view(shape).to_device(device))
+                        change(
+                            images,
+                            &Tensor::from_slice(&factors).view(shape).to_device(device),
+                        )
                     });
                 }
             }
         }
-        change_some(views, &draws, |draw| draw.grey, |images, _| {
-            luminance(images).expand_as(images)
-        })
+        change_some(
+            views,
+            &draws,
+            |draw| draw.grey,
+            |images, _| luminance(images).expand_as(images),
+        )
     }
 
     fn draw(&self, row: u32, key: ViewKey, side: f64) -> Draw {
@@ -88,7 +100,11 @@ impl Augmentation {
         let (width, height) = self.crop_shape(side, &mut rng);
         let left = rng.gen_range(0.0..=side - width);
         let top = rng.gen_range(0.0..=side - height);
-        let mirror = if self.flip && rng.r#gen::<bool>() { -1.0 } else { 1.0 };
+        let mirror = if self.flip && rng.r#gen::<bool>() {
+            -1.0
+        } else {
+            1.0
+        };
         let affine = [
             mirror * width / side,
             0.0,
@@ -106,7 +122,12 @@ impl Augmentation {
             }
             order.shuffle(&mut rng);
         }
-        Draw { affine, factors, order, grey: rng.gen_range(0.0..1.0) < self.greyscale }
+        Draw {
+            affine,
+            factors,
+            order,
+            grey: rng.gen_range(0.0..1.0) < self.greyscale,
+        }
     }
 
     /// Width and height of a crop of a square of `side` pixels.
@@ -143,7 +164,10 @@ fn change_some(
     chosen: impl Fn(&Draw) -> bool,
     change: impl Fn(&Tensor, &[&Draw]) -> Tensor,
 ) -> Tensor {
-    let picked: Vec<i64> = (0..draws.len()).filter(|&i| chosen(&draws[i])).map(|i| i as i64).collect();
+    let picked: Vec<i64> = (0..draws.len())
+        .filter(|&i| chosen(&draws[i]))
+        .map(|i| i as i64)
+        .collect();
     if picked.is_empty() {
         return images;
     }
@@ -176,7 +200,9 @@ fn mix(images: &Tensor, other: &Tensor, factor: &Tensor) -> Tensor {
 }
 
 fn luminance(images: &Tensor) -> Tensor {
-    let weights = Tensor::from_slice(&LUMINANCE).view([1, 3, 1, 1]).to_device(images.device());
+    let weights = Tensor::from_slice(&LUMINANCE)
+        .view([1, 3, 1, 1])
+        .to_device(images.device());
     (images * weights).sum_dim_intlist(1, true, Kind::Float)
 }
 
@@ -188,8 +214,8 @@ fn hue(images: &Tensor, factor: &Tensor) -> Tensor {
     let channel = |index: i64| images.narrow(1, index, 1);
     let (r, g, b) = (channel(0), channel(1), channel(2));
     // Hue in sixths of a turn; the largest channel decides the sector.
-    let sector = ((&b - &r) / &safe + 2.0)
-        .where_self(&g.eq_tensor(&value), &((&r - &g) / &safe + 4.0));
+    let sector =
+        ((&b - &r) / &safe + 2.0).where_self(&g.eq_tensor(&value), &((&r - &g) / &safe + 4.0));
     let sector = ((&g - &b) / &safe).where_self(&r.eq_tensor(&value), &sector);
     let turned = (sector + factor * 6.0).remainder(6.0);
     // f(n) = V − C·max(0, min(m, 4 − m, 1)) with m = (n + H) mod 6, for R, G, B: n = 5, 3, 1.

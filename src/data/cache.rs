@@ -74,7 +74,15 @@ impl Pixels {
             }
             monitor.advance(rows.len() as u64);
         }
-        Ok((Self { side, count: kept.len(), backing }, kept, skipped))
+        Ok((
+            Self {
+                side,
+                count: kept.len(),
+                backing,
+            },
+            kept,
+            skipped,
+        ))
     }
 
     /// Side of the squares, in pixels.
@@ -95,9 +103,11 @@ impl Pixels {
     pub fn gather(&self, rows: &[u32]) -> io::Result<Vec<u8>> {
         let square = self.side * self.side * 3;
         let mut bytes = vec![0; rows.len() * square];
-        bytes.par_chunks_exact_mut(square).zip(rows).with_min_len(32).try_for_each(
-            |(target, &row)| self.backing.read(row as usize * square, target),
-        )?;
+        bytes
+            .par_chunks_exact_mut(square)
+            .zip(rows)
+            .with_min_len(32)
+            .try_for_each(|(target, &row)| self.backing.read(row as usize * square, target))?;
         Ok(bytes)
     }
 }
@@ -109,7 +119,9 @@ impl Backing {
                 all.extend_from_slice(bytes);
                 Ok(())
             }
-            Self::File(file) => std::os::unix::fs::FileExt::write_all_at(file, bytes, offset as u64),
+            Self::File(file) => {
+                std::os::unix::fs::FileExt::write_all_at(file, bytes, offset as u64)
+            }
         }
     }
 

@@ -33,14 +33,20 @@ pub enum DecodeError {
 
 /// Size in pixels `(width, height)` as it will be shown, without decoding the pixels.
 pub fn dimensions(path: &Path) -> Result<(u32, u32), DecodeError> {
-    let mut decoder = ImageReader::open(path)?.with_guessed_format()?.into_decoder()?;
+    let mut decoder = ImageReader::open(path)?
+        .with_guessed_format()?
+        .into_decoder()?;
     let (width, height) = decoder.dimensions();
     use image::metadata::Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
     let turned = matches!(
         decoder.orientation(),
         Ok(Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
     );
-    Ok(if turned { (height, width) } else { (width, height) })
+    Ok(if turned {
+        (height, width)
+    } else {
+        (width, height)
+    })
 }
 
 /// The whole image as 8-bit RGB, turned as its EXIF data say; transparency is laid over white, 16
@@ -71,7 +77,11 @@ fn decode_file(path: &Path) -> Result<RgbImage, DecodeError> {
     if format == Some(ImageFormat::Jpeg) && !ends_as_jpeg(&mut file)? {
         return Err(DecodeError::Truncated);
     }
-    Ok(if image.color().has_alpha() { over_white(&image) } else { image.into_rgb8() })
+    Ok(if image.color().has_alpha() {
+        over_white(&image)
+    } else {
+        image.into_rgb8()
+    })
 }
 
 /// Whether an end-of-image marker stands in the last kilobyte (cameras pad their files).
@@ -111,7 +121,12 @@ pub fn centre_square(image: RgbImage, side: u32) -> Result<RgbImage, DecodeError
         .map_err(|error| refused(&error))?;
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
-        .crop((f64::from(width) - short) / 2.0, (f64::from(height) - short) / 2.0, short, short);
+        .crop(
+            (f64::from(width) - short) / 2.0,
+            (f64::from(height) - short) / 2.0,
+            short,
+            short,
+        );
     // The typed call: the other one compiles the convolutions of every pixel type into this crate.
     Resizer::new()
         .resize_typed(&source, &mut target, &options)

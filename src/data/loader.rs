@@ -63,7 +63,10 @@ impl Iterator for Batches {
 /// `count` images in batches of `size`; the last may be smaller.
 pub fn equal_lengths(count: usize, size: usize) -> Vec<usize> {
     let size = size.max(1);
-    (0..count).step_by(size).map(|start| size.min(count - start)).collect()
+    (0..count)
+        .step_by(size)
+        .map(|start| size.min(count - start))
+        .collect()
 }
 
 /// As [`equal_lengths`], but a small remainder joins the batch before it: batch norm needs more than

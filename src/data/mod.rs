@@ -34,7 +34,9 @@ pub struct Dataset {
 pub enum DataError {
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
-    #[error("cannot keep the decoded images in a temporary file: {0} (set TMPDIR to a larger disk)")]
+    #[error(
+        "cannot keep the decoded images in a temporary file: {0} (set TMPDIR to a larger disk)"
+    )]
     Spill(#[from] std::io::Error),
 }
 
@@ -49,11 +51,22 @@ impl Dataset {
         let mut skipped = set.skipped;
         skipped.append(&mut unreadable);
         let class_of = (!set.classes.is_empty())
-            .then(|| kept.iter().map(|&row| set.files[row].class).collect::<Option<Vec<u32>>>())
+            .then(|| {
+                kept.iter()
+                    .map(|&row| set.files[row].class)
+                    .collect::<Option<Vec<u32>>>()
+            })
             .flatten();
         Ok(Self {
-            names: kept.iter().map(|&row| set.files[row].name.clone()).collect(),
-            classes: if class_of.is_some() { set.classes } else { Vec::new() },
+            names: kept
+                .iter()
+                .map(|&row| set.files[row].name.clone())
+                .collect(),
+            classes: if class_of.is_some() {
+                set.classes
+            } else {
+                Vec::new()
+            },
             class_of,
             pixels: Arc::new(pixels),
             skipped,

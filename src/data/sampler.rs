@@ -44,6 +44,12 @@ pub fn inverse_size_weights(sizes: &[usize]) -> Vec<f64> {
     let filled = sizes.iter().filter(|&&size| size > 0).count();
     sizes
         .iter()
-        .map(|&size| if size == 0 { 0.0 } else { n as f64 / (filled * size) as f64 })
+        .map(|&size| {
+            if size == 0 {
+                0.0
+            } else {
+                n as f64 / (filled * size) as f64
+            }
+        })
         .collect()
 }

@@ -47,7 +47,10 @@ pub enum SourceError {
     #[error("'{}' does not exist", .0.display())]
     Missing(PathBuf),
     #[error("cannot read '{}': {error}", path.display())]
-    Unreadable { path: PathBuf, error: std::io::Error },
+    Unreadable {
+        path: PathBuf,
+        error: std::io::Error,
+    },
 }
 
 impl ImageSet {
@@ -61,7 +64,10 @@ impl ImageSet {
     pub fn find(input: &Path) -> Result<Self, SourceError> {
         let metadata = std::fs::metadata(input).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => SourceError::Missing(input.into()),
-            _ => SourceError::Unreadable { path: input.into(), error },
+            _ => SourceError::Unreadable {
+                path: input.into(),
+                error,
+            },
         })?;
         if metadata.is_dir() {
             return Ok(Self::from_directory(input));
@@ -72,28 +78,46 @@ impl ImageSet {
         }
         std::fs::File::open(input)
             .and_then(|file| Self::from_list(std::io::BufReader::new(file)))
-            .map_err(|error| SourceError::Unreadable { path: input.into(), error })
+            .map_err(|error| SourceError::Unreadable {
+                path: input.into(),
+                error,
+            })
     }
 
     /// The images named in `lines`, one path a line; empty lines are left out. Order is kept.
     pub fn from_list(lines: impl BufRead) -> std::io::Result<Self> {
         let names: Vec<String> = lines.lines().collect::<Result<_, _>>()?;
-        Ok(Self::from_names(names.into_iter().filter(|name| !name.trim().is_empty())))
+        Ok(Self::from_names(
+            names.into_iter().filter(|name| !name.trim().is_empty()),
+        ))
     }
 
     fn from_names(names: impl IntoIterator<Item = String>) -> Self {
-        let files = names.into_iter().map(|name| ImageFile { name, class: None }).collect();
-        let mut set = Self { files, ..Self::default() };
+        let files = names
+            .into_iter()
+            .map(|name| ImageFile { name, class: None })
+            .collect();
+        let mut set = Self {
+            files,
+            ..Self::default()
+        };
         set.name_classes();
         set
     }
 
     fn from_directory(root: &Path) -> Self {
-        let mut set = Self { root: root.into(), ..Self::default() };
+        let mut set = Self {
+            root: root.into(),
+            ..Self::default()
+        };
         let visible = |entry: &walkdir::DirEntry| {
             entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.')
         };
-        for entry in WalkDir::new(root).follow_links(true).into_iter().filter_entry(visible) {
+        for entry in WalkDir::new(root)
+            .follow_links(true)
+            .into_iter()
+            .filter_entry(visible)
+        {
             match entry {
                 Ok(entry) if entry.file_type().is_dir() => {}
                 Ok(entry) if is_image_name(entry.path()) => {
@@ -102,7 +126,10 @@ impl ImageSet {
                 }
                 Ok(_) => set.others += 1,
                 Err(error) => set.skipped.push(Skipped {
-                    path: error.path().map(|path| relative_name(root, path)).unwrap_or_default(),
+                    path: error
+                        .path()
+                        .map(|path| relative_name(root, path))
+                        .unwrap_or_default(),
                     reason: match error.loop_ancestor() {
                         Some(ancestor) => format!("link back to '{}'", ancestor.display()),
                         None => error.to_string(),
@@ -127,8 +154,11 @@ impl ImageSet {
         }
         let mut classes: Vec<String> = distinct.into_iter().cloned().collect();
         classes.sort_by(|a, b| natural_order(a, b));
-        let index: std::collections::HashMap<&str, u32> =
-            classes.iter().zip(0..).map(|(name, index)| (name.as_str(), index)).collect();
+        let index: std::collections::HashMap<&str, u32> = classes
+            .iter()
+            .zip(0..)
+            .map(|(name, index)| (name.as_str(), index))
+            .collect();
         for (file, parent) in self.files.iter_mut().zip(&parents) {
             file.class = parent.as_deref().and_then(|name| index.get(name).copied());
         }
@@ -139,12 +169,19 @@ impl ImageSet {
 fn is_image_name(path: &Path) -> bool {
     path.extension()
         .and_then(|extension| extension.to_str())
-        .is_some_and(|extension| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)))
+        .is_some_and(|extension| {
+            EXTENSIONS
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(extension))
+        })
 }
 
 fn relative_name(root: &Path, path: &Path) -> String {
     let relative = path.strip_prefix(root).unwrap_or(path);
-    let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    let parts: Vec<_> = relative
+        .components()
+        .map(|part| part.as_os_str().to_string_lossy())
+        .collect();
     parts.join("/")
 }
 
@@ -156,7 +193,10 @@ pub fn natural_order(a: &str, b: &str) -> Ordering {
             let (number_x, rest_x) = take_number(left);
             let (number_y, rest_y) = take_number(right);
             (left, right) = (rest_x, rest_y);
-            number_x.len().cmp(&number_y.len()).then_with(|| number_x.cmp(number_y))
+            number_x
+                .len()
+                .cmp(&number_y.len())
+                .then_with(|| number_x.cmp(number_y))
         } else {
             (left, right) = (&left[1..], &right[1..]);
             x.cmp(&y)
@@ -170,7 +210,10 @@ pub fn natural_order(a: &str, b: &str) -> Ordering {
 
 /// The digits at the start, without leading zeros, and the rest.
 fn take_number(text: &[u8]) -> (&[u8], &[u8]) {
-    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    let end = text
+        .iter()
+        .position(|byte| !byte.is_ascii_digit())
+        .unwrap_or(text.len());
     let zeros = text[..end].iter().take_while(|&&byte| byte == b'0').count();
     (&text[zeros..end], &text[end..])
 }

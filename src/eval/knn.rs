@@ -19,7 +19,10 @@ pub struct KnnOptions {
 impl Default for KnnOptions {
     /// k = 20 (small sets) and temperature 0.07 (Wu et al.).
     fn default() -> Self {
-        Self { neighbours: 20, temperature: 0.07 }
+        Self {
+            neighbours: 20,
+            temperature: 0.07,
+        }
     }
 }
 
@@ -58,7 +61,13 @@ pub fn classify(
             let top = nearest.narrow(1, 0, 1);
             let weights = ((nearest - top) / options.temperature).exp();
             let votes = Tensor::zeros([count, class_count], (Kind::Float, known.device()))
-                .scatter_add(1, &labels.index_select(0, &index.flatten(0, -1)).view_as(&index), &weights);
+                .scatter_add(
+                    1,
+                    &labels
+                        .index_select(0, &index.flatten(0, -1))
+                        .view_as(&index),
+                    &weights,
+                );
             let winners: Vec<i64> = Vec::try_from(&votes.argmax(1, false)).unwrap_or_default();
             predicted.extend(winners.into_iter().map(|class| class as u32));
         }
@@ -68,6 +77,10 @@ pub fn classify(
 
 /// The share of equal entries.
 pub fn accuracy(predicted: &[u32], classes: &[u32]) -> f64 {
-    let right = predicted.iter().zip(classes).filter(|(a, b)| a == b).count();
+    let right = predicted
+        .iter()
+        .zip(classes)
+        .filter(|(a, b)| a == b)
+        .count();
     right as f64 / classes.len().max(1) as f64
 }

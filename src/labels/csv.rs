@@ -7,7 +7,12 @@ use super::{Format, LabelRecord, LabelWriter};
 pub const FORMAT: Format = Format {
     name: "csv",
     help: "comma-separated values with a header: path,label,score,distance,labels",
-    writer: |output| Box::new(Csv { output: csv::Writer::from_writer(output), headed: false }),
+    writer: |output| {
+        Box::new(Csv {
+            output: csv::Writer::from_writer(output),
+            headed: false,
+        })
+    },
 };
 
 struct Csv<'a> {
@@ -19,7 +24,8 @@ impl Csv<'_> {
     fn head(&mut self) -> io::Result<()> {
         if !self.headed {
             self.headed = true;
-            self.output.write_record(["path", "label", "score", "distance", "labels"])?;
+            self.output
+                .write_record(["path", "label", "score", "distance", "labels"])?;
         }
         Ok(())
     }
@@ -29,7 +35,13 @@ impl LabelWriter for Csv<'_> {
     fn record(&mut self, record: &LabelRecord) -> io::Result<()> {
         self.head()?;
         let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
-        let heads = record.labels.iter().flatten().map(u32::to_string).collect::<Vec<_>>().join(" ");
+        let heads = record
+            .labels
+            .iter()
+            .flatten()
+            .map(u32::to_string)
+            .collect::<Vec<_>>()
+            .join(" ");
         self.output.write_record([
             &record.path,
             &record.label.to_string(),

@@ -76,7 +76,12 @@ impl Context<'_> {
 
     /// The seed of this run for `purpose` at this label step.
     pub fn step_seed(&self, purpose: Purpose) -> u64 {
-        key(self.config.train.seed, purpose, self.position.label_steps, 0)
+        key(
+            self.config.train.seed,
+            purpose,
+            self.position.label_steps,
+            0,
+        )
     }
 
     /// The run's augmentation.
@@ -87,7 +92,8 @@ impl Context<'_> {
             crop_scale: data.crop_scale,
             crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
             flip: data.flip,
-            jitter: (data.jitter > 0.0).then(|| [data.jitter, data.jitter, data.jitter, data.jitter.min(0.5)]),
+            jitter: (data.jitter > 0.0)
+                .then(|| [data.jitter, data.jitter, data.jitter, data.jitter.min(0.5)]),
             greyscale: data.greyscale,
         }
     }
@@ -96,7 +102,11 @@ impl Context<'_> {
     /// epoch, image, view) gives the same pixels.
     pub fn view(&self, batch: &Batch, view: u64) -> Tensor {
         let epoch = self.position.images / self.data.len().max(1) as u64;
-        let key = ViewKey { seed: self.config.train.seed, epoch, view };
+        let key = ViewKey {
+            seed: self.config.train.seed,
+            epoch,
+            view,
+        };
         tch::no_grad(|| self.augmentation().apply(&batch.pixels, &batch.rows, key))
     }
 
@@ -112,7 +122,8 @@ impl Context<'_> {
     pub fn features(&self, kind: FeatureKind, view: View) -> Result<Tensor> {
         let n = self.data.len();
         let mut features = Vec::new();
-        self.monitor.begin(Phase::Extract, "extracting features", n as u64);
+        self.monitor
+            .begin(Phase::Extract, "extracting features", n as u64);
         let order = (0..n as u32).collect();
         let size = extract_size(self.config.data.size);
         for batch in batches(&self.data.pixels, order, equal_lengths(n, size)) {
@@ -152,7 +163,13 @@ pub fn extract(network: &Network, images: &Tensor, size: usize, kind: FeatureKin
         let filled = if missing > 0 {
             let mut shape = images.size();
             shape[0] = missing;
-            Tensor::cat(&[images, &Tensor::zeros(shape, (Kind::Float, images.device()))], 0)
+            Tensor::cat(
+                &[
+                    images,
+                    &Tensor::zeros(shape, (Kind::Float, images.device())),
+                ],
+                0,
+            )
         } else {
             images.shallow_clone()
         };

@@ -53,7 +53,11 @@ struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { balance: Balance::Sampler, reassign: 1.0, warm_start: false }
+        Self {
+            balance: Balance::Sampler,
+            reassign: 1.0,
+            warm_start: false,
+        }
     }
 }
 
@@ -105,8 +109,10 @@ impl DeepCluster {
             let mut sizes = vec![0; clusters];
             labels.iter().for_each(|&label| sizes[label as usize] += 1);
             let of_cluster = inverse_size_weights(&sizes);
-            let weights: Vec<f32> =
-                labels.iter().map(|&label| of_cluster[label as usize] as f32).collect();
+            let weights: Vec<f32> = labels
+                .iter()
+                .map(|&label| of_cluster[label as usize] as f32)
+                .collect();
             Tensor::from_slice(&weights).to_device(device)
         });
         self.labels = labels;
@@ -120,7 +126,8 @@ impl Method for DeepCluster {
 
     fn label_step(&mut self, context: &Context) -> Result<LabelStep> {
         let features = context.features(FeatureKind::Hidden, View::Plain)?;
-        let previous = (self.options.warm_start && !self.labels.is_empty()).then_some(&self.labels[..]);
+        let previous =
+            (self.options.warm_start && !self.labels.is_empty()).then_some(&self.labels[..]);
         let clustered = cluster_features(context, &features, previous)?;
         let labels: Vec<i64> = Vec::try_from(&clustered.clustering.labels)?;
         self.take_labels(labels.into_iter().map(|label| label as u32).collect());
@@ -151,17 +158,26 @@ impl Method for DeepCluster {
         let value = match &self.weights {
             None => logits.cross_entropy_for_logits(&targets),
             Some(weights) => {
-                let each = logits.cross_entropy_loss(&targets, None::<Tensor>, Reduction::None, -100, 0.0);
+                let each =
+                    logits.cross_entropy_loss(&targets, None::<Tensor>, Reduction::None, -100, 0.0);
                 (each * weights.index_select(0, &batch.index)).mean(Kind::Float)
             }
         };
         let correct = logits.argmax(1, false).eq_tensor(&targets).sum(Kind::Int64);
-        Ok(Loss { value, trains: &[], correct: Some((correct, batch.rows.len() as i64)) })
+        Ok(Loss {
+            value,
+            trains: &[],
+            correct: Some((correct, batch.rows.len() as i64)),
+        })
     }
 
     fn modules(&self) -> Vec<Module<'_>> {
         // main.py: the head's optimiser is made anew with every clustering, without momentum.
-        vec![Module { name: "head", store: &self.store, momentum: Some(0.0) }]
+        vec![Module {
+            name: "head",
+            store: &self.store,
+            momentum: Some(0.0),
+        }]
     }
 
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {

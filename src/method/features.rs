@@ -61,7 +61,11 @@ pub fn cluster_features(
             .into(),
             ..LabelStepRecord::default()
         };
-        Ok(ClusteredFeatures { pca, clustering, record })
+        Ok(ClusteredFeatures {
+            pca,
+            clustering,
+            record,
+        })
     };
     let result = tch::no_grad(work);
     context.monitor.end();
@@ -76,9 +80,14 @@ fn means_of(points: &Tensor, labels: &[u32], clusters: usize) -> Tensor {
     let on_cpu = points.to_device(Device::Cpu);
     let shape = [clusters as i64, points.size()[1]];
     let sums = Tensor::zeros(shape, (Kind::Float, Device::Cpu)).index_add(0, &labels, &on_cpu);
-    let counts = labels.bincount(None::<Tensor>, clusters as i64).to_kind(Kind::Float).unsqueeze(1);
+    let counts = labels
+        .bincount(None::<Tensor>, clusters as i64)
+        .to_kind(Kind::Float)
+        .unsqueeze(1);
     let means = sums / counts.clamp_min(1.0);
-    means.where_self(&counts.gt(0.0), &on_cpu.narrow(0, 0, clusters as i64)).to_device(points.device())
+    means
+        .where_self(&counts.gt(0.0), &on_cpu.narrow(0, 0, clusters as i64))
+        .to_device(points.device())
 }
 
 /// Clusters the features of the network as it is and labels every image by its nearest centroid:
@@ -86,8 +95,16 @@ fn means_of(points: &Tensor, labels: &[u32], clusters: usize) -> Tensor {
 pub fn label_by_clusters(context: &Context) -> Result<Labelling> {
     let features = context.features(FeatureKind::Hidden, View::Plain)?;
     let clustered = cluster_features(context, &features, None)?;
-    let assigner =
-        Assigner::Centroids { pca: clustered.pca, centroids: clustered.clustering.centroids };
+    let numbers = features.size()[0] * clustered.pca.rank() as i64;
+    let assigner = Assigner::Centroids {
+        variance: clustered.record.objective.unwrap_or_default() / numbers as f64,
+        pca: clustered.pca,
+        centroids: clustered.clustering.centroids,
+    };
     let assignments = assigner.assign(&features);
-    Ok(Labelling { assignments, assigner, record: clustered.record })
+    Ok(Labelling {
+        assignments,
+        assigner,
+        record: clustered.record,
+    })
 }

@@ -178,8 +178,15 @@ impl MethodEntry {
             None => Ok(()),
             Some(key) => {
                 let known: Vec<&str> = known.keys().map(String::as_str).collect();
-                let own = if known.is_empty() { "none".into() } else { known.join(", ") };
-                Err(format!("method '{}' has no option '{key}'; its own are: {own}", self.name))
+                let own = if known.is_empty() {
+                    "none".into()
+                } else {
+                    known.join(", ")
+                };
+                Err(format!(
+                    "method '{}' has no option '{key}'; its own are: {own}",
+                    self.name
+                ))
             }
         }
     }
@@ -191,7 +198,9 @@ fn parse_options<T: DeserializeOwned + Serialize + Default>(given: &toml::Table)
     table.extend(given.clone());
     toml::Value::Table(table)
         .try_into()
-        .map_err(|error: toml::de::Error| crate::error::usage(format!("method options: {}", error.message())))
+        .map_err(|error: toml::de::Error| {
+            crate::error::usage(format!("method options: {}", error.message()))
+        })
 }
 
 /// The defaults of a method's options as a table.

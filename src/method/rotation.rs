@@ -21,7 +21,10 @@ pub const ENTRY: MethodEntry = MethodEntry {
     help: "predicts how an image was turned (0, 90, 180 or 270 degrees); labels by k-means at the end",
     paper: "Gidaris et al., Unsupervised Representation Learning by Predicting Image Rotations, ICLR 2018, https://arxiv.org/abs/1803.07728",
     preset: || Settings {
-        data: DataSettings { crop_scale: Some([0.8, 1.0]), ..DataSettings::default() },
+        data: DataSettings {
+            crop_scale: Some([0.8, 1.0]),
+            ..DataSettings::default()
+        },
         train: TrainSettings {
             weight_decay: Some(5e-4),
             schedule: Some(Schedule::Steps),
@@ -51,7 +54,9 @@ impl Rotation {
     fn predict(&self, context: &Context, images: &Tensor, train: bool) -> (Tensor, Tensor) {
         let turned: Vec<Tensor> = (0..TURNS).map(|turn| images.rot90(turn, [2, 3])).collect();
         let input = context.network.prepare(&Tensor::cat(&turned, 0));
-        let logits = self.head.forward(&context.network.activation(&input, train));
+        let logits = self
+            .head
+            .forward(&context.network.activation(&input, train));
         let targets = Tensor::arange(TURNS, (Kind::Int64, images.device()))
             .repeat_interleave_self_int(images.size()[0], None, None);
         (logits, targets)
@@ -78,7 +83,11 @@ impl Method for Rotation {
     }
 
     fn modules(&self) -> Vec<Module<'_>> {
-        vec![Module { name: "head", store: &self.store, momentum: None }]
+        vec![Module {
+            name: "head",
+            store: &self.store,
+            momentum: None,
+        }]
     }
 
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {

@@ -120,7 +120,9 @@ impl Sela {
         let mut options: Options = parse_options(&build.config.method)?;
         let train = &build.config.train;
         if options.heads == 0 || options.max_iterations == 0 {
-            bail!(crate::error::usage("--heads and max_iterations must be at least 1"));
+            bail!(crate::error::usage(
+                "--heads and max_iterations must be at least 1"
+            ));
         }
         if !(options.lambda > 0.0 && options.lambda.is_finite()) || options.tolerance.is_nan() {
             bail!(crate::error::usage("--lambda must be a positive number"));
@@ -140,8 +142,15 @@ impl Sela {
         let labels = (0..options.heads as u64)
             .map(|head| initial_labels(build.images, clusters, train.seed, head))
             .collect();
-        let mut sela =
-            Self { options, store, heads, labels: Vec::new(), targets: Tensor::new(), due, done: 0 };
+        let mut sela = Self {
+            options,
+            store,
+            heads,
+            labels: Vec::new(),
+            targets: Tensor::new(),
+            due,
+            done: 0,
+        };
         sela.take_labels(labels);
         Ok(sela)
     }
@@ -155,7 +164,9 @@ impl Sela {
     fn transport(&self, features: &Tensor, head: usize) -> Result<Transport> {
         let clusters = self.heads.clusters();
         let log_p = tch::no_grad(|| {
-            self.heads.forward_head(features, head as i64).log_softmax(1, Kind::Float)
+            self.heads
+                .forward_head(features, head as i64)
+                .log_softmax(1, Kind::Float)
         });
         let log_p: Vec<f32> = Vec::try_from(&log_p.to_device(Device::Cpu).contiguous().view(-1))?;
         let options = SinkhornOptions {
@@ -195,7 +206,11 @@ impl Sela {
             iterations: first.map(|transport| transport.iterations),
             error: first.map(|transport| transport.error),
             cost: first.map(|transport| transport.cost),
-            seconds: [(Phase::Cluster.name().to_string(), started.elapsed().as_secs_f64())].into(),
+            seconds: [(
+                Phase::Cluster.name().to_string(),
+                started.elapsed().as_secs_f64(),
+            )]
+            .into(),
             ..LabelStepRecord::default()
         };
         Ok((solved, record))
@@ -226,34 +241,55 @@ impl Method for Sela {
             labels[head] = transport.labels;
         }
         self.take_labels(labels);
-        while self.next_label_step().is_some_and(|due| due <= context.position.images) {
+        while self
+            .next_label_step()
+            .is_some_and(|due| due <= context.position.images)
+        {
             self.done += 1;
         }
-        Ok(LabelStep { labels: self.labels.clone(), record, fresh: Vec::new(), new_order: false })
+        Ok(LabelStep {
+            labels: self.labels.clone(),
+            record,
+            fresh: Vec::new(),
+            new_order: false,
+        })
     }
 
     fn loss(&mut self, context: &Context, batch: &Batch, _phase: usize) -> Result<Loss> {
         let input = context.network.prepare(&context.view(batch, 0));
         // [b, heads, k] and [heads, b]
-        let logits = self.heads.forward(&context.network.activation(&input, true));
+        let logits = self
+            .heads
+            .forward(&context.network.activation(&input, true));
         let targets = self.targets.index_select(1, &batch.index).transpose(0, 1);
         let clusters = self.heads.clusters();
-        let value =
-            logits.reshape([-1, clusters]).cross_entropy_for_logits(&targets.reshape([-1]));
+        let value = logits
+            .reshape([-1, clusters])
+            .cross_entropy_for_logits(&targets.reshape([-1]));
         let correct = logits.argmax(2, false).eq_tensor(&targets).sum(Kind::Int64);
         let asked = (batch.rows.len() * self.options.heads) as i64;
-        Ok(Loss { value, trains: &[], correct: Some((correct, asked)) })
+        Ok(Loss {
+            value,
+            trains: &[],
+            correct: Some((correct, asked)),
+        })
     }
 
     fn modules(&self) -> Vec<Module<'_>> {
-        vec![Module { name: "heads", store: &self.store, momentum: None }]
+        vec![Module {
+            name: "heads",
+            store: &self.store,
+            momentum: None,
+        }]
     }
 
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
         let features = context.features(FeatureKind::Activation, View::Plain)?;
         let (solved, record) = self.solve(context, &features, 0..self.options.heads)?;
-        let scalings: Vec<Tensor> =
-            solved.iter().map(|(_, transport)| Tensor::from_slice(&transport.log_scalings)).collect();
+        let scalings: Vec<Tensor> = solved
+            .iter()
+            .map(|(_, transport)| Tensor::from_slice(&transport.log_scalings))
+            .collect();
         let heads = 0..self.heads.heads();
         let gather = |part: &dyn Fn(i64) -> Tensor| {
             let parts: Vec<Tensor> = heads.clone().map(part).collect();
@@ -266,7 +302,11 @@ impl Method for Sela {
             lambda: self.options.lambda,
         };
         let assignments = assigner.assign(&features);
-        Ok(Labelling { assignments, assigner, record })
+        Ok(Labelling {
+            assignments,
+            assigner,
+            record,
+        })
     }
 
     fn state(&self) -> State {

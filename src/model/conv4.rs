@@ -64,7 +64,9 @@ impl Backbone for Conv4 {
         for (i, block) in self.blocks.iter().enumerate() {
             map = block.forward(&map, train);
             if i < POOLED_BLOCKS {
-                map = map.relu_().max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false);
+                map = map
+                    .relu_()
+                    .max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false);
             }
         }
         map

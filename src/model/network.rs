@@ -37,9 +37,16 @@ impl Network {
         device: Device,
     ) -> Result<Self, ShapeError> {
         let store = nn::VarStore::new(device);
-        let shape = Shape { size: size as i64, in_channels: if sobel { 2 } else { 3 } };
+        let shape = Shape {
+            size: size as i64,
+            in_channels: if sobel { 2 } else { 3 },
+        };
         let backbone = entry.build(&store.root(), &shape)?;
-        let channel = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]).to_device(device);
+        let channel = |values: [f32; 3]| {
+            Tensor::from_slice(&values)
+                .view([1, 3, 1, 1])
+                .to_device(device)
+        };
         Ok(Self {
             backbone,
             store,
@@ -59,15 +66,23 @@ impl Network {
     /// to edges where the network was made for them.
     pub fn prepare(&self, images: &Tensor) -> Tensor {
         let normalised = images * &self.scale + &self.shift;
-        let input = if self.sobel { sobel(&normalised) } else { normalised };
+        let input = if self.sobel {
+            sobel(&normalised)
+        } else {
+            normalised
+        };
         // libtorch's channels-last order (NHWC in memory), which convolutions keep from layer to
         // layer: a training epoch of conv4 takes 67 s with it and 88 s without, on two cores.
-        input.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+        input
+            .permute([0, 2, 3, 1])
+            .contiguous()
+            .permute([0, 3, 1, 2])
     }
 
     /// The last hidden layer before its ReLU `[b, d]` of a prepared input.
     pub fn hidden(&self, input: &Tensor, train: bool) -> Tensor {
-        self.backbone.hidden(&self.backbone.feature_map(input, train), train)
+        self.backbone
+            .hidden(&self.backbone.feature_map(input, train), train)
     }
 
     /// What a head sees `[b, d]` of a prepared input.
@@ -86,7 +101,10 @@ impl Network {
 
     /// Trained numbers in the backbone.
     pub fn parameters(&self) -> i64 {
-        self.store.trainable_variables().iter().map(|tensor| tensor.numel() as i64).sum()
+        self.store
+            .trainable_variables()
+            .iter()
+            .map(|tensor| tensor.numel() as i64)
+            .sum()
     }
 }
-

@@ -33,21 +33,30 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     pub fn new(place: Place) -> Self {
-        Self { place, tensors: BTreeMap::new() }
+        Self {
+            place,
+            tensors: BTreeMap::new(),
+        }
     }
 
     /// Adds tensors under `group/`.
     pub fn add(&mut self, group: &str, tensors: impl IntoIterator<Item = (String, Tensor)>) {
         self.tensors.extend(
-            tensors.into_iter().map(|(name, tensor)| (format!("{group}/{name}"), tensor)),
+            tensors
+                .into_iter()
+                .map(|(name, tensor)| (format!("{group}/{name}"), tensor)),
         );
     }
 
     /// The tensors of a group, without its name.
     pub fn take(&mut self, group: &str) -> BTreeMap<String, Tensor> {
         let prefix = format!("{group}/");
-        let names: Vec<String> =
-            self.tensors.keys().filter(|name| name.starts_with(&prefix)).cloned().collect();
+        let names: Vec<String> = self
+            .tensors
+            .keys()
+            .filter(|name| name.starts_with(&prefix))
+            .cloned()
+            .collect();
         names
             .into_iter()
             .filter_map(|name| {
@@ -78,6 +87,9 @@ impl Checkpoint {
             .with_context(|| format!("'{}' is no checkpoint", path.display()))?;
         let place = serde_json::from_str(text)
             .with_context(|| format!("'{}' is from another version", path.display()))?;
-        Ok(Self { place, tensors: file.tensors })
+        Ok(Self {
+            place,
+            tensors: file.tensors,
+        })
     }
 }

@@ -26,7 +26,10 @@ pub struct Sgd {
 impl Sgd {
     /// An optimiser without parameters.
     pub fn new(weight_decay: f64) -> Self {
-        Self { weight_decay, groups: Vec::new() }
+        Self {
+            weight_decay,
+            groups: Vec::new(),
+        }
     }
 
     /// Adds the trained variables of `store` as a group.
@@ -36,7 +39,11 @@ impl Sgd {
             .filter(|(_, tensor)| tensor.requires_grad())
             .map(|(name, tensor)| (name, tensor, None))
             .collect();
-        self.groups.push(Group { name: name.into(), momentum, parameters });
+        self.groups.push(Group {
+            name: name.into(),
+            momentum,
+            parameters,
+        });
     }
 
     /// One step down the gradient of `loss` for the groups named in `trains` (all when empty).
@@ -56,7 +63,14 @@ impl Sgd {
                 for (_, parameter, velocity) in &mut group.parameters {
                     let gradient = parameter.grad();
                     if gradient.defined() {
-                        update(parameter, velocity, gradient, group.momentum, weight_decay, lr);
+                        update(
+                            parameter,
+                            velocity,
+                            gradient,
+                            group.momentum,
+                            weight_decay,
+                            lr,
+                        );
                     }
                 }
             }
@@ -66,7 +80,10 @@ impl Sgd {
     /// Forgets the momentum of a group, whose parameters were drawn anew.
     pub fn reset(&mut self, name: &str) {
         for group in self.groups.iter_mut().filter(|group| group.name == name) {
-            group.parameters.iter_mut().for_each(|(_, _, velocity)| *velocity = None);
+            group
+                .parameters
+                .iter_mut()
+                .for_each(|(_, _, velocity)| *velocity = None);
         }
     }
 
@@ -104,8 +121,11 @@ fn update(
     weight_decay: f64,
     lr: f64,
 ) {
-    let gradient =
-        if weight_decay > 0.0 { gradient + &*parameter * weight_decay } else { gradient };
+    let gradient = if weight_decay > 0.0 {
+        gradient + &*parameter * weight_decay
+    } else {
+        gradient
+    };
     let direction = if momentum > 0.0 {
         let next = match velocity.take() {
             Some(before) => before * momentum + gradient,

@@ -90,7 +90,11 @@ impl<'a> Session<'a> {
     pub fn restore(&mut self) -> Result<()> {
         let path = self.run.checkpoint();
         let mut saved = Checkpoint::read(&path).context("this run cannot be resumed")?;
-        weights::load_into(&named_variables(&self.network.store), &saved.take(BACKBONE), &path)?;
+        weights::load_into(
+            &named_variables(&self.network.store),
+            &saved.take(BACKBONE),
+            &path,
+        )?;
         for module in self.method.modules() {
             let variables = named_variables(module.store);
             weights::load_into(&variables, &saved.take(module.name), &path)?;
@@ -99,7 +103,10 @@ impl<'a> Session<'a> {
         let tensors = saved.take("method").into_iter().collect();
         self.position = saved.place.position;
         if self.position != Position::default() {
-            self.method.restore(State { tensors, values: saved.place.method })?;
+            self.method.restore(State {
+                tensors,
+                values: saved.place.method,
+            })?;
             let (images, steps) = saved.place.order;
             self.make_order(images, steps);
         }
@@ -141,7 +148,9 @@ impl<'a> Session<'a> {
 
     /// Whether the method wants new labels before the next batch.
     pub fn labels_are_due(&self) -> bool {
-        self.method.next_label_step().is_some_and(|due| due <= self.position.images)
+        self.method
+            .next_label_step()
+            .is_some_and(|due| due <= self.position.images)
     }
 
     /// Whether the last batch ended an epoch.
@@ -171,7 +180,12 @@ impl<'a> Session<'a> {
             monitor: self.monitor,
         };
         let step = self.method.label_step(&context)?;
-        let LabelStep { labels, record, fresh, new_order } = step;
+        let LabelStep {
+            labels,
+            record,
+            fresh,
+            new_order,
+        } = step;
         self.position.label_steps += 1;
         fresh.iter().for_each(|module| self.optimiser.reset(module));
         let seconds = started.elapsed().as_secs_f64();
@@ -181,7 +195,11 @@ impl<'a> Session<'a> {
         self.warn_of_collapse(&record);
         let records = self.label_records(&labels);
         self.run.write_labels(&records)?;
-        self.run.keep_step_labels(&records, self.context().epoch(), self.config.output.keep_labels)?;
+        self.run.keep_step_labels(
+            &records,
+            self.context().epoch(),
+            self.config.output.keep_labels,
+        )?;
         self.labels = labels.into_iter().next();
         self.records.push(Record::Labels(record));
         self.run.write_metrics(&self.records)?;
@@ -206,9 +224,15 @@ impl<'a> Session<'a> {
         record.size_min = sizes.iter().copied().min().unwrap_or(0);
         record.size_max = sizes.iter().copied().max().unwrap_or(0);
         record.nmi_previous = self.labels.as_ref().map(|before| nmi(before, labels));
-        record.nmi_classes = self.data.class_of.as_ref().map(|classes| nmi(labels, classes));
+        record.nmi_classes = self
+            .data
+            .class_of
+            .as_ref()
+            .map(|classes| nmi(labels, classes));
         let rest = seconds - record.seconds.values().sum::<f64>();
-        record.seconds.insert(Phase::Extract.name().into(), rest.max(0.0));
+        record
+            .seconds
+            .insert(Phase::Extract.name().into(), rest.max(0.0));
         record
     }
 
@@ -244,12 +268,18 @@ impl<'a> Session<'a> {
     pub fn batches(&mut self) -> Batches {
         let here = self.position.images;
         let n = self.images_an_epoch();
-        if self.order_place.is_none_or(|(start, _)| here >= start / n * n + n) {
+        if self
+            .order_place
+            .is_none_or(|(start, _)| here >= start / n * n + n)
+        {
             self.make_order(here, self.position.label_steps);
         }
         let start = self.order_place.map_or(0, |(start, _)| start);
         let end = (here / n + 1) * n;
-        let end = self.method.next_label_step().map_or(end, |due| due.clamp(here + 1, end));
+        let end = self
+            .method
+            .next_label_step()
+            .map_or(end, |due| due.clamp(here + 1, end));
         let rows = self.order[(here - start) as usize..(end - start) as usize].to_vec();
         let epoch = here / n + 1;
         let label = format!("epoch {epoch}/{}", self.config.train.epochs);
@@ -263,7 +293,12 @@ impl<'a> Session<'a> {
     pub fn learn(&mut self, batch: PixelBatch) -> Result<()> {
         let batch = Batch::new(batch, self.network);
         // Dropout draws from libtorch's generator: seeded for each batch, it needs no saving.
-        let seed = key(self.config.train.seed, Purpose::Step, self.position.batches, 0);
+        let seed = key(
+            self.config.train.seed,
+            Purpose::Step,
+            self.position.batches,
+            0,
+        );
         tch::manual_seed(seed as i64);
         let progress = self.position.images as f64 / self.all_images() as f64;
         let lr = self.config.train.lr * self.config.train.schedule.factor(progress);
@@ -277,7 +312,8 @@ impl<'a> Session<'a> {
         for phase in 0..self.method.phases() {
             let loss = self.method.loss(&context, &batch, phase)?;
             self.optimiser.step(&loss.value, loss.trains, lr);
-            self.meter.add(&loss.value, batch.rows.len() as u64, loss.correct);
+            self.meter
+                .add(&loss.value, batch.rows.len() as u64, loss.correct);
         }
         self.position.images += batch.rows.len() as u64;
         self.position.batches += 1;
@@ -394,7 +430,10 @@ impl<'a> Session<'a> {
         checkpoint.add("optimiser", self.optimiser.state());
         checkpoint.add("method", tensors);
         self.run.write_metrics(&self.records)?;
-        replace(&self.run.model(), &model_bytes(self.network, self.method.as_ref(), self.config)?)?;
+        replace(
+            &self.run.model(),
+            &model_bytes(self.network, self.method.as_ref(), self.config)?,
+        )?;
         replace(&self.run.checkpoint(), &checkpoint.to_bytes()?)
     }
 
@@ -418,29 +457,22 @@ impl<'a> Session<'a> {
             record.nonempty, record.clusters, record.size_min, record.size_max
         ));
         let (tensors, metadata) = labelling.assigner.to_tensors();
-        replace(&self.run.clustering(), &weights::save_bytes(&tensors, &metadata)?)?;
-        self.run.write_labels(&final_records(self.data, &labelling.assignments))?;
-        let record = Record::Labels(record);
-        let last = self.records.iter().rposition(|old| matches!(old, Record::Labels(_)));
-        // A run that is resumed after its end writes its last step again, not once more.
-        match last.filter(|&index| same_step(&self.records[index], &record)) {
-            Some(index) => self.records[index] = record,
-            None => self.records.push(record),
-        }
+        replace(
+            &self.run.clustering(),
+            &weights::save_bytes(&tensors, &metadata)?,
+        )?;
+        self.run
+            .write_labels(&final_records(self.data, &labelling.assignments))?;
+        self.records.push(Record::Labels(record));
         self.run.write_metrics(&self.records)
-    }
-}
-
-fn same_step(a: &Record, b: &Record) -> bool {
-    match (a, b) {
-        (Record::Labels(a), Record::Labels(b)) => a.step == b.step,
-        _ => false,
     }
 }
 
 /// The records of all images of `data`.
 fn final_records(data: &Dataset, assignments: &Assignments) -> Vec<LabelRecord> {
-    (0..data.len()).map(|image| label_record(&data.names[image], assignments, image)).collect()
+    (0..data.len())
+        .map(|image| label_record(&data.names[image], assignments, image))
+        .collect()
 }
 
 /// The record of one labelled image.
@@ -450,7 +482,10 @@ pub fn label_record(name: &str, assignments: &Assignments, image: usize) -> Labe
         path: name.into(),
         label: labels[0][image],
         score: Some(round(assignments.scores[image])),
-        distance: assignments.distances.as_ref().map(|distances| round(distances[image])),
+        distance: assignments
+            .distances
+            .as_ref()
+            .map(|distances| round(distances[image])),
         labels: (labels.len() > 1).then(|| labels.iter().map(|head| head[image]).collect()),
     }
 }

@@ -1,0 +1,139 @@
+//! The shape of the source that the design promises: `use` lines point one way, one printer, one
+//! place that replaces files, `unsafe` only where it is explained.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Modules by layer, the lowest first; a module may use its own layer and those below it.
+const LAYERS: &[&[&str]] = &[
+    &["config", "device", "error", "monitor", "random", "record"],
+    &["cluster", "data", "model"],
+    &["method"],
+    &["eval", "labels", "report", "run_dir", "train", "ui"],
+    &["cli", "commands"],
+];
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut folders = vec![root.clone()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                files.push((path.strip_prefix(&root).unwrap().to_path_buf(), text));
+            }
+        }
+    }
+    assert!(files.len() > 30, "the sources were not found");
+    files
+}
+
+/// The top module of a source file.
+fn module(path: &Path) -> String {
+    let first = path
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_string_lossy();
+    first.trim_end_matches(".rs").to_string()
+}
+
+/// Modules named after `crate::` anywhere in the text, comments aside.
+fn used(text: &str) -> Vec<String> {
+    let code = text
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default());
+    code.flat_map(|line| line.split("crate::").skip(1))
+        .map(|rest| {
+            rest.chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn modules_use_only_what_lies_below_them() {
+    let mut layer = BTreeMap::new();
+    for (height, modules) in LAYERS.iter().enumerate() {
+        modules.iter().for_each(|module| {
+            layer.insert(module.to_string(), height);
+        });
+    }
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let own = module(&path);
+        let Some(&height) = layer.get(&own) else {
+            assert!(
+                ["main", "lib"].contains(&own.as_str()),
+                "{own} has no layer"
+            );
+            continue;
+        };
+        for name in used(&text) {
+            if layer.get(&name).is_some_and(|&other| other > height) {
+                wrong.push(format!("{} uses {name}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn siblings_that_must_not_know_each_other_do_not() {
+    let strangers = [
+        ("cluster", &["data", "model", "device"][..]),
+        ("data", &["model", "cluster"]),
+        ("model", &["data", "cluster"]),
+        ("labels", &["train", "run_dir", "ui"]),
+        ("report", &["train", "run_dir", "ui", "labels", "method"]),
+    ];
+    for (path, text) in sources() {
+        for (own, forbidden) in strangers {
+            if module(&path) == own {
+                let known = used(&text);
+                let met = known.iter().find(|name| forbidden.contains(&name.as_str()));
+                assert!(met.is_none(), "{} uses {met:?}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn only_ui_prints_and_only_commands_know_clap() {
+    for (path, text) in sources() {
+        let own = module(&path);
+        let code: String = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect();
+        if !["ui", "commands"].contains(&own.as_str()) {
+            for printer in ["println!", "print!", "stdout()", "stderr()"] {
+                assert!(!code.contains(printer), "{} has {printer}", path.display());
+            }
+        }
+        if !["cli", "commands"].contains(&own.as_str()) {
+            assert!(!code.contains("clap::"), "{} knows clap", path.display());
+        }
+    }
+}
+
+#[test]
+fn unsafe_stands_in_device_alone_with_its_reason() {
+    for (path, text) in sources() {
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if code.contains("unsafe {") {
+                assert_eq!(module(&path), "device", "{} is unsafe", path.display());
+                let reason = lines[number.saturating_sub(4)..number].concat();
+                assert!(reason.contains("SAFETY:"), "{}:{number}", path.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+use std::path::Path;
+
+use predicates::prelude::PredicateBooleanExt;
+use predicates::str::contains;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{data, few_images, json_lines, read_json_lines, runs, ssl_cluster, text};
+
+fn label_of(record: &Value) -> u64 {
+    record["label"].as_u64().unwrap()
+}
+
+#[test]
+fn a_run_holds_every_file_that_the_design_names() {
+    for method in ["deepcluster", "sela", "rotation"] {
+        let run = runs().of(method);
+        for file in [
+            "config.toml",
+            "model.safetensors",
+            "clustering.safetensors",
+            "labels.jsonl",
+            "metrics.jsonl",
+            "checkpoint/state.safetensors",
+            "skipped.jsonl",
+            "report.html",
+        ] {
+            assert!(run.join(file).is_file(), "{method} has no {file}");
+        }
+        let labels = read_json_lines(&run.join("labels.jsonl"));
+        assert_eq!(labels.len(), 120);
+        assert!(labels.iter().all(|record| label_of(record) < 6));
+        assert!(labels.iter().all(|record| {
+            let score = record["score"].as_f64().unwrap();
+            (0.0..=1.0).contains(&score)
+        }));
+        assert!(labels[0]["path"].as_str().unwrap().contains('/'));
+        let records = read_json_lines(&run.join("metrics.jsonl"));
+        let epochs = records
+            .iter()
+            .filter(|record| record["kind"] == "epoch")
+            .count();
+        assert_eq!(epochs, 2, "{method}");
+        assert!(
+            records
+                .iter()
+                .filter(|r| r["kind"] == "epoch")
+                .all(|r| r["loss"].is_number())
+        );
+    }
+}
+
+#[test]
+fn files_are_readable_by_others_as_the_umask_says() {
+    use std::os::unix::fs::PermissionsExt;
+    let path = runs().of("deepcluster").join("labels.jsonl");
+    let mode = path.metadata().unwrap().permissions().mode() & 0o777;
+    let probe = runs().folder.path().join("probe");
+    std::fs::write(&probe, "").unwrap();
+    assert_eq!(mode, probe.metadata().unwrap().permissions().mode() & 0o777);
+}
+
+#[test]
+fn several_heads_give_several_labels() {
+    let labels = read_json_lines(&runs().of("sela").join("labels.jsonl"));
+    for record in &labels {
+        let heads = record["labels"].as_array().unwrap();
+        assert_eq!(heads.len(), 2);
+        assert_eq!(heads[0], record["label"]);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_labels_byte_for_byte_and_another_does_not() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 4, 16);
+    for method in ["deepcluster", "sela"] {
+        let labels = |name: &str, seed: &str| {
+            let out = folder.path().join(format!("{method}-{name}"));
+            ssl_cluster(&[
+                "train",
+                text(&images),
+                "--out",
+                text(&out),
+                "--method",
+                method,
+            ])
+            .args([
+                "--epochs",
+                "2",
+                "--clusters",
+                "5",
+                "--seed",
+                seed,
+                "--threads",
+                "2",
+                "-q",
+            ])
+            .assert()
+            .success();
+            std::fs::read(out.join("labels.jsonl")).unwrap()
+        };
+        let first = labels("first", "7");
+        assert!(first == labels("second", "7"), "{method} is not repeatable");
+        assert!(first != labels("third", "8"), "{method} ignores the seed");
+    }
+}
+
+/// Weighted kNN accuracy on the held-out sample, trained and untrained.
+fn knn(method: &str, seed: &str, folder: &Path) -> (f64, f64) {
+    let out = folder.join(format!("{method}-{seed}"));
+    ssl_cluster(&[
+        "train",
+        &data("train"),
+        "--out",
+        text(&out),
+        "--method",
+        method,
+    ])
+    .args(["--epochs", "6", "--seed", seed, "-q"])
+    .assert()
+    .success();
+    let output = ssl_cluster(&["eval", text(&out), &data("test"), "--untrained", "-q"])
+        .output()
+        .unwrap();
+    let report = &json_lines(&output.stdout)[0];
+    let read = |key: &str| report[key].as_f64().unwrap();
+    (read("knn_accuracy"), read("knn_untrained"))
+}
+
+#[test]
+fn deepcluster_and_sela_lift_knn_accuracy_over_the_untrained_network() {
+    let folder = TempDir::new().unwrap();
+    for method in ["deepcluster", "sela"] {
+        let results: Vec<_> = ["0", "1", "2"]
+            .map(|seed| knn(method, seed, folder.path()))
+            .into();
+        for (trained, untrained) in &results {
+            assert!(trained > untrained, "{method}: {results:?}");
+        }
+    }
+}
+
+#[test]
+fn balance_and_reassign_take_their_values() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 3, 12);
+    for balance in ["sampler", "weights", "none"] {
+        let out = folder.path().join(balance);
+        ssl_cluster(&[
+            "train",
+            text(&images),
+            "--out",
+            text(&out),
+            "--balance",
+            balance,
+        ])
+        .args([
+            "--reassign",
+            "0.5",
+            "--epochs",
+            "1",
+            "-k",
+            "4",
+            "--batch-size",
+            "6",
+            "-q",
+        ])
+        .args(["--keep-labels", "all"])
+        .assert()
+        .success();
+        // At 0, 0.5 and after the end.
+        let records = read_json_lines(&out.join("metrics.jsonl"));
+        let steps: Vec<f64> = records
+            .iter()
+            .filter(|record| record["kind"] == "labels")
+            .map(|record| record["epoch"].as_f64().unwrap())
+            .collect();
+        assert_eq!(steps, [0.0, 0.5, 1.0]);
+        assert!(out.join("labels/epoch-0000.jsonl").is_file());
+        assert!(out.join("labels/epoch-0000.50.jsonl").is_file());
+    }
+}
+
+#[test]
+fn a_run_that_exists_is_not_overwritten() {
+    let run = runs().of("deepcluster");
+    let before = std::fs::read(run.join("labels.jsonl")).unwrap();
+    ssl_cluster(&["train", text(&runs().images), "--out", text(&run)])
+        .assert()
+        .code(1)
+        .stderr(contains("exists already").and(contains("--resume")));
+    assert!(before == std::fs::read(run.join("labels.jsonl")).unwrap());
+}
+
+#[test]
+fn wrong_inputs_are_told_in_one_line_with_the_cure() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("empty")).unwrap();
+    std::fs::create_dir(path("texts")).unwrap();
+    std::fs::write(path("texts/a.txt"), "no image").unwrap();
+    std::fs::create_dir(path("broken")).unwrap();
+    std::fs::write(path("broken/a.png"), "no image either").unwrap();
+    for (name, message) in [
+        ("missing", "does not exist"),
+        ("empty", "no images in"),
+        ("texts", "none of its 1 files has an image's name"),
+        ("broken", "none can be read"),
+    ] {
+        let out = path("run");
+        let output = ssl_cluster(&["train", text(&path(name)), "--out", text(&out)])
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
+        let errors: Vec<&str> = stderr
+            .lines()
+            .filter(|line| line.starts_with("error:"))
+            .collect();
+        assert_eq!(errors.len(), 1, "{name}: {stderr}");
+        assert!(errors[0].contains(message), "{name}: {stderr}");
+        assert!(!out.exists(), "{name} left a run behind");
+    }
+}
+
+#[test]
+fn more_clusters_than_images_is_refused_with_a_number_that_works() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 2, 4);
+    ssl_cluster(&[
+        "train",
+        text(&images),
+        "--out",
+        text(&folder.path().join("run")),
+        "-k",
+        "100",
+    ])
+    .assert()
+    .code(2)
+    .stderr(contains("8 images cannot form 100 clusters").and(contains("--clusters 2")));
+}
+
+#[test]
+fn unreadable_images_are_named_counted_and_listed() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 2, 12);
+    std::fs::write(images.join("bag/broken.jpg"), b"\xff\xd8\xff not a jpeg").unwrap();
+    let out = folder.path().join("run");
+    let train = |strict: &[&str]| {
+        let mut command = ssl_cluster(&["train", text(&images), "--out", text(&out)]);
+        command.args(["--epochs", "1", "-k", "3"]).args(strict);
+        command
+    };
+    train(&["--strict"]).assert().code(3);
+    train(&[])
+        .assert()
+        .success()
+        .stderr(contains("broken.jpg").and(contains("1 of")));
+    let skipped = read_json_lines(&out.join("skipped.jsonl"));
+    assert_eq!(skipped.len(), 1);
+    assert!(skipped[0]["path"].as_str().unwrap().ends_with("broken.jpg"));
+    assert!(!skipped[0]["reason"].as_str().unwrap().is_empty());
+    assert_eq!(read_json_lines(&out.join("labels.jsonl")).len(), 24);
+}
+
+#[test]
+fn every_method_of_the_registry_runs_on_eight_images() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 2, 4);
+    for entry in ssl_cluster::method::METHODS {
+        let out = folder.path().join(entry.name);
+        ssl_cluster(&[
+            "train",
+            text(&images),
+            "--out",
+            text(&out),
+            "--method",
+            entry.name,
+        ])
+        .args(["--epochs", "1", "-k", "2", "-q"])
+        .assert()
+        .success();
+        assert_eq!(
+            read_json_lines(&out.join("labels.jsonl")).len(),
+            8,
+            "{}",
+            entry.name
+        );
+    }
+}
+
+#[test]
+fn every_backbone_trains() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 2, 4);
+    for entry in ssl_cluster::model::BACKBONES {
+        // The large ones are stepped by the tests of the model; here the way through `train` counts.
+        if ["vgg16", "resnet50", "resnet34"].contains(&entry.name) {
+            continue;
+        }
+        let size = entry.min_size.max(32).to_string();
+        let out = folder.path().join(entry.name);
+        ssl_cluster(&[
+            "train",
+            text(&images),
+            "--out",
+            text(&out),
+            "--arch",
+            entry.name,
+        ])
+        .args(["--epochs", "1", "-k", "2", "--size", &size, "--sobel", "-q"])
+        .assert()
+        .success();
+    }
+}
