@@ -148,7 +148,7 @@ pub struct Train {
     pub seed: Option<u64>,
     #[command(flatten)]
     pub machine: Machine,
-    /// Fail with exit code 3 where images cannot be read
+    /// Do not train, but fail with exit code 3, where images cannot be read
     #[arg(long)]
     pub strict: bool,
 }
@@ -219,9 +219,9 @@ pub struct Features {
     /// Its weights (.safetensors)
     #[arg(long, value_name = "WEIGHTS", requires = "arch")]
     pub init: Option<PathBuf>,
-    /// Side of the network's input in pixels, with --arch
-    #[arg(long, default_value_t = 224)]
-    pub size: usize,
+    /// Side of the network's input in pixels, with --arch [default: 224]
+    #[arg(long, requires = "arch")]
+    pub size: Option<usize>,
     /// Fail with exit code 3 where images cannot be read
     #[arg(long)]
     pub strict: bool,

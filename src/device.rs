@@ -158,8 +158,20 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Memory that is available now, in bytes, where the system tells (Linux).
+/// Memory that is available now, in bytes, where the system tells (Linux): of the machine, or of
+/// the container where that has less.
 pub fn available_memory() -> Option<u64> {
+    let number = |name: &str| {
+        let text = std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    let container = number("memory.max")
+        .zip(number("memory.current"))
+        .map(|(most, used)| most.saturating_sub(used));
+    [machine_memory(), container].into_iter().flatten().min()
+}
+
+fn machine_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
         .lines()

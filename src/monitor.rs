@@ -8,7 +8,6 @@ pub enum Phase {
     Extract,
     Cluster,
     Train,
-    Assign,
 }
 
 impl Phase {
@@ -19,7 +18,6 @@ impl Phase {
             Phase::Extract => "extract",
             Phase::Cluster => "cluster",
             Phase::Train => "train",
-            Phase::Assign => "assign",
         }
     }
 }

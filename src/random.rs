@@ -30,6 +30,16 @@ pub fn key(seed: u64, purpose: Purpose, a: u64, b: u64) -> u64 {
         .fold(mix(seed), |state, &word| mix(state ^ mix(word)))
 }
 
+/// A number that tells lists of texts apart.
+pub fn fingerprint<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
+    texts.into_iter().fold(0, |state, text| {
+        let of_text = text
+            .bytes()
+            .fold(state, |word, byte| mix(word ^ u64::from(byte)));
+        mix(of_text ^ text.len() as u64)
+    })
+}
+
 /// SplitMix64's step and finaliser (Steele, Lea, Flood, OOPSLA 2014): neighbouring inputs give
 /// unrelated outputs.
 fn mix(word: u64) -> u64 {

@@ -215,7 +215,10 @@ impl Assigner {
                     mean: take("pca.mean", 1, Kind::Double)?,
                     components: take("pca.components", 2, Kind::Double)?,
                     eigenvalues: take("pca.eigenvalues", 1, Kind::Double)?,
-                    whiten: metadata.get("whiten").is_some_and(|value| value == "true"),
+                    whiten: metadata
+                        .get("whiten")
+                        .and_then(|value| value.parse().ok())
+                        .ok_or("it has no 'whiten'")?,
                 },
                 centroids: take("centroids", 2, Kind::Float)?,
                 variance: number("variance")?,
@@ -245,7 +248,11 @@ impl Assigner {
                 ..
             } => biases.size() == weights.size()[..2] && log_scalings.size() == weights.size()[..2],
         };
-        if fits {
+        let empty = match self {
+            Self::Centroids { centroids, .. } => centroids.numel() == 0,
+            Self::Heads { weights, .. } => weights.numel() == 0,
+        };
+        if fits && !empty {
             Ok(())
         } else {
             Err("its tensors do not fit together".into())

@@ -181,12 +181,14 @@ pub(crate) fn split_empty(
     let spare = counts.iter().sum::<usize>().saturating_sub(counts.len());
     let d = centroids.size()[1];
     let signs = Tensor::arange(d, (Kind::Float, centroids.device())).remainder(2.0) * -2.0 + 1.0;
+    // The factor alone would not move a centroid that lies on the origin.
+    let nudge = &signs * (1e-3 * STEP) * centroids.abs().mean(Kind::Float);
     for &cluster in &empty {
         let donor = choose_donor(&counts, spare, rng);
         let mut source = centroids.get(donor as i64);
         let mut target = centroids.get(cluster as i64);
-        target.copy_(&(&source * (&signs * STEP + 1.0)));
-        let moved = &source * (&signs * -STEP + 1.0);
+        target.copy_(&(&source * (&signs * STEP + 1.0) + &nudge));
+        let moved = &source * (&signs * -STEP + 1.0) - &nudge;
         source.copy_(&moved);
         counts[cluster] = counts[donor] / 2;
         counts[donor] -= counts[cluster];

@@ -5,7 +5,7 @@
 //! by an eigenvalue of zero. Only components above a relative threshold are kept, and their number
 //! is the rank that is reported.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{CHUNK_BYTES, ClusterError, check_finite, chunks, matrix_size};
 
@@ -72,6 +72,16 @@ impl Pca {
         })
     }
 
+    /// The same projection with its tensors on `device`.
+    pub fn to_device(&self, device: Device) -> Self {
+        Self {
+            mean: self.mean.to_device(device),
+            components: self.components.to_device(device),
+            eigenvalues: self.eigenvalues.to_device(device),
+            whiten: self.whiten,
+        }
+    }
+
     /// The number of components that are kept.
     pub fn rank(&self) -> usize {
         self.components.size()[0] as usize
@@ -80,14 +90,17 @@ impl Pca {
     /// Projects `features` `[n, d]` to `[n, r]` of `kind`, computed in f64 by blocks.
     pub fn apply(&self, features: &Tensor, kind: Kind) -> Tensor {
         tch::no_grad(|| {
-            // Not in place: the transpose shares the components' memory.
-            let mut projection = self.components.transpose(0, 1);
-            if self.whiten {
-                projection = projection / (&self.eigenvalues + self.epsilon()).sqrt();
-            }
+            let here = |tensor: &Tensor| tensor.to_device(features.device());
+            // A new tensor: the transpose shares the components' memory.
+            let projection = if self.whiten {
+                self.components.transpose(0, 1) / (&self.eigenvalues + self.epsilon()).sqrt()
+            } else {
+                self.components.transpose(0, 1)
+            };
+            let (mean, projection) = (here(&self.mean), here(&projection));
             let blocks: Vec<Tensor> = chunks(features, CHUNK_BYTES)
                 .map(|(_, rows)| {
-                    (rows.to_kind(Kind::Double) - &self.mean)
+                    (rows.to_kind(Kind::Double) - &mean)
                         .matmul(&projection)
                         .to_kind(kind)
                 })
@@ -96,10 +109,15 @@ impl Pca {
         })
     }
 
-    /// Keeps whitening finite when every feature is constant, and is far below any kept eigenvalue
-    /// otherwise.
+    /// Far below any kept eigenvalue; 1 where every feature is constant, so that other points stay
+    /// finite.
     fn epsilon(&self) -> f64 {
-        1e-3 * RELATIVE_THRESHOLD * self.eigenvalues.max().double_value(&[]) + f64::MIN_POSITIVE
+        let largest = self.eigenvalues.max().double_value(&[]);
+        if largest > 0.0 {
+            1e-3 * RELATIVE_THRESHOLD * largest
+        } else {
+            1.0
+        }
     }
 }
 

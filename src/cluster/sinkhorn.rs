@@ -8,7 +8,8 @@
 //! The authors need float64, because `P^25` underflows. Here each row is divided by its own maximum
 //! (the row scaling absorbs it) and the column scalings are *absorbed* into the stored matrix
 //! whenever they have grown by more than `e^ABSORB` (Schmitzer, SIAM J. Sci. Comput. 2019), so f32
-//! suffices for every λ and nothing underflows to a division by zero.
+//! storage suffices for every λ and nothing underflows to a division by zero. Sums are f64: the
+//! convergence criterion adds the changes of all n rows, which rounding would hide for large n.
 //! An iteration is one pass over memory: the row scaling follows from the row that has just been
 //! read, and its contribution to the column sums is added before it leaves the cache.
 //! Memory: two f32 matrices `[n, k]`. Blocks of rows are fixed, and their column sums are added in
@@ -224,28 +225,28 @@ impl<'a> Solver<'a> {
     /// the logarithms of the row sums of `P^λ r` before that `[n]`.
     fn pass(&self) -> (Vec<f64>, Vec<f64>) {
         let k = self.k;
-        let scale: Vec<f32> = self
+        let scale: Vec<f64> = self
             .potentials
             .iter()
             .zip(&self.absorbed)
-            .map(|(v, w)| (v - w).exp() as f32)
+            .map(|(v, w)| (v - w).exp())
             .collect();
         let blocks: Vec<(Vec<f64>, Vec<f64>)> = self
             .scaled
             .par_chunks(BLOCK * k)
             .zip(self.rows.par_chunks(BLOCK).zip(self.tops.par_chunks(BLOCK)))
             .map(|(block, (masses, tops))| {
-                let mut sums = vec![0.0_f32; k];
+                let mut sums = vec![0.0; k];
                 let mut logs = Vec::with_capacity(masses.len());
                 for ((row, &mass), top) in block.chunks_exact(k).zip(masses).zip(tops) {
                     let total = dot(row, &scale);
-                    let weight = (mass / f64::from(total)) as f32;
+                    let weight = mass / total;
                     for (sum, &value) in sums.iter_mut().zip(row) {
-                        *sum += weight * value;
+                        *sum += weight * f64::from(value);
                     }
-                    logs.push(f64::from(total).ln() + top);
+                    logs.push(total.ln() + top);
                 }
-                (sums.into_iter().map(f64::from).collect(), logs)
+                (sums, logs)
             })
             .collect();
         let mut columns = vec![0.0; k];
@@ -258,7 +259,7 @@ impl<'a> Solver<'a> {
             logs.extend(block_logs);
         }
         for (column, &scale) in columns.iter_mut().zip(&scale) {
-            *column *= f64::from(scale);
+            *column *= scale;
         }
         (columns, logs)
     }
@@ -310,21 +311,17 @@ impl<'a> Solver<'a> {
 }
 
 /// A dot product in eight lanes, so that the compiler may use vector instructions.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; 8];
+fn dot(a: &[f32], b: &[f64]) -> f64 {
+    let mut lanes = [0.0_f64; 8];
     let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: f32 = a8
-        .remainder()
-        .iter()
-        .zip(b8.remainder())
-        .map(|(x, y)| x * y)
-        .sum();
+    let rest = a8.remainder().iter().zip(b8.remainder());
+    let tail: f64 = rest.map(|(&x, y)| f64::from(x) * y).sum();
     for (x, y) in a8.zip(b8) {
         for lane in 0..8 {
-            lanes[lane] += x[lane] * y[lane];
+            lanes[lane] += f64::from(x[lane]) * y[lane];
         }
     }
-    lanes.iter().sum::<f32>() + tail
+    lanes.iter().sum::<f64>() + tail
 }
 
 /// The given marginal checked, or the uniform one; scaled to a total of 1 only when uniform.

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::labeller::{Extractor, assigner, open};
+use super::labeller::{Extractor, assigner, none_readable, open};
 use super::{ExitStatus, find_images, machine, report_skipped};
 use crate::cli;
 use crate::error::usage;
 use crate::labels::{self, FORMATS, Format};
 use crate::run_dir;
-use crate::train::session::label_record;
+use crate::train::output::label_record;
 use crate::ui::Ui;
 
 pub fn run(args: cli::Assign, ui: &Ui) -> Result<ExitStatus> {
@@ -33,9 +33,11 @@ pub fn run(args: cli::Assign, ui: &Ui) -> Result<ExitStatus> {
     let set = find_images(&args.input)?;
     let mut output = Output::open(args.out)?;
     let mut skipped = set.skipped.clone();
+    let mut labelled = 0;
     {
         let mut writer = (format.writer)(output.writer());
         extractor.each_block(&set, assigner.feature_kind(), ui, &mut |block| {
+            labelled += block.rows.len();
             let assignments = assigner.assign(&block.features);
             for (index, &row) in block.rows.iter().enumerate() {
                 writer.record(&label_record(&set.files[row].name, &assignments, index))?;
@@ -44,6 +46,9 @@ pub fn run(args: cli::Assign, ui: &Ui) -> Result<ExitStatus> {
             Ok(())
         })?;
         writer.finish()?;
+    }
+    if labelled == 0 {
+        return Err(none_readable(&args.input, &skipped).into());
     }
     output.close()?;
     report_skipped(&skipped, set.files.len(), args.strict, ui)?;

@@ -13,11 +13,12 @@ use super::labeller::{Extracted, Extractor, assigner, build, open};
 use super::{ExitStatus, find_images, machine, report_skipped};
 use crate::cli;
 use crate::cluster::assigner::{Assigner, FeatureKind};
-use crate::cluster::metrics::{ari, matched_accuracy, nmi, purity};
+use crate::cluster::metrics::{ari, balance, matched_accuracy, nmi, purity};
 use crate::config::Config;
 use crate::data::loader::{batches, equal_lengths};
 use crate::data::source::ImageSet;
 use crate::data::{Dataset, cache::Pixels};
+use crate::error::usage;
 use crate::eval::knn::{KnnOptions, accuracy, classify};
 use crate::method::{self, Batch, Build, Context as MethodContext, Position, extract_size};
 use crate::model::weights;
@@ -26,6 +27,11 @@ use crate::run_dir::RunDir;
 use crate::ui::Ui;
 
 pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
+    if args.neighbours == 0 || !(args.temperature > 0.0 && args.temperature.is_finite()) {
+        return Err(usage(
+            "--neighbours must be at least 1 and --temperature positive",
+        ));
+    }
     let device = machine(&args.machine)?;
     let (run, config) = open(&args.run)?;
     let assigner = assigner(&run)?;
@@ -115,6 +121,7 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
     report.insert("purity".into(), rounded(purity(&labels, &classes)));
     let mut sizes = vec![0_usize; assigner.clusters()];
     labels.iter().for_each(|&label| sizes[label as usize] += 1);
+    report.insert("balance".into(), rounded(balance(&sizes)));
     report.insert("clusters".into(), assigner.clusters().into());
     report.insert(
         "nonempty".into(),
@@ -213,7 +220,7 @@ fn pretext_accuracy(
     })?;
     let file = weights::read(&run.model())?;
     for module in method.modules() {
-        let variables = crate::train::session::prefixed(module.name, module.store);
+        let variables = crate::train::output::prefixed(module.name, module.store);
         weights::load_into(&variables, &file.tensors, &run.model())?;
     }
     let (pixels, kept, _) = Pixels::read(&set, extractor.store, &Silent)?;

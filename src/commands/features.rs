@@ -55,19 +55,16 @@ pub fn run(args: cli::Features, ui: &Ui) -> Result<ExitStatus> {
 fn pretrained(arch: &str, args: &cli::Features, device: tch::Device, ui: &Ui) -> Result<Extractor> {
     let entry = model::find(arch).ok_or_else(|| unknown_arch(arch))?;
     tch::manual_seed(0);
-    let network = Network::new(entry, args.size, false, device)?;
+    let size = args.size.unwrap_or(224);
+    let network = Network::new(entry, size, false, device)?;
     match args.init.as_deref() {
         Some(init) => report_loaded(&network, init, ui)?,
         None => ui.warn("no --init: these are the features of an untrained network"),
     }
-    let store = if args.size <= 64 {
-        args.size
-    } else {
-        args.size * 256 / 224
-    };
+    let store = if size <= 64 { size } else { size * 256 / 224 };
     Ok(Extractor {
         network,
-        size: args.size,
+        size,
         store,
     })
 }

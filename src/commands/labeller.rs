@@ -101,6 +101,9 @@ impl Extractor {
             skipped.extend(block.skipped);
             Ok(())
         })?;
+        if rows.is_empty() {
+            bail!(none_readable(&set.root, &skipped));
+        }
         Ok(Extracted {
             features: Tensor::cat(&blocks, 0),
             rows,
@@ -127,6 +130,21 @@ impl Extractor {
             size,
             kind,
         ))
+    }
+}
+
+/// The failure where no image of an input can be read.
+pub fn none_readable(place: &Path, skipped: &[Skipped]) -> Error {
+    let reason = match skipped.first() {
+        Some(skip) => format!(
+            "none can be read (the first: '{}': {})",
+            skip.path, skip.reason
+        ),
+        None => "there are none".into(),
+    };
+    Error::NoImages {
+        path: place.into(),
+        reason,
     }
 }
 

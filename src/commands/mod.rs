@@ -143,7 +143,8 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     if text.contains("out of memory") || text.contains("can't allocate memory") {
         return "out of memory: lower --batch-size or --size".into();
     }
-    // A C++ backtrace follows the first lines.
+    // A C++ backtrace follows the first lines, escaped where `unwrap` printed it.
+    let text = text.split("\\nException raised").next().unwrap_or(text);
     let first: Vec<&str> = text
         .lines()
         .take_while(|line| !line.starts_with("Exception raised"))

@@ -1,11 +1,12 @@
 //! `train`: from options and images to a finished run.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tch::Device;
 
-use super::labeller::{build, unknown_arch};
+use super::labeller::{build, none_readable, unknown_arch};
 use super::{ExitStatus, find_images, report, report_skipped};
 use crate::cli;
 use crate::cluster::ENGINES;
@@ -15,7 +16,7 @@ use crate::config::{
     TrainSettings,
 };
 use crate::data::source::ImageSet;
-use crate::data::{Dataset, decode};
+use crate::data::{DataError, Dataset, decode};
 use crate::device::{self, describe};
 use crate::error::{Error, usage};
 use crate::method::{self, Build, METHODS, MethodEntry};
@@ -30,22 +31,22 @@ use crate::ui::Ui;
 const SAMPLE: usize = 64;
 
 pub fn run(args: cli::Train, ui: &Ui) -> Result<ExitStatus> {
-    let device = device::select(args.machine.device.unwrap_or_default())?;
-    let threads = device::set_threads(args.machine.threads);
     match &args.resume {
-        Some(run) => resume(&args, run, device, ui),
-        None => start(&args, device, threads, ui),
+        Some(run) => resume(&args, run, ui),
+        None => start(&args, ui),
     }
 }
 
-fn start(args: &cli::Train, device: Device, threads: usize, ui: &Ui) -> Result<ExitStatus> {
+fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
     let input = args.input.as_deref().context("an input is needed")?;
     let out = args.out.clone().unwrap_or_else(|| default_out(input));
     if !args.print_config && RunDir::open(&out).is_ok() {
         return Err(Error::RunExists { path: out }.into());
     }
-    let set = find_images(input)?;
     let settings = settings(args)?;
+    let device = device::select(settings.train.device.unwrap_or_default())?;
+    let threads = device::set_threads(settings.train.threads);
+    let set = find_images(input)?;
     let name = settings
         .train
         .method
@@ -74,7 +75,7 @@ fn start(args: &cli::Train, device: Device, threads: usize, ui: &Ui) -> Result<E
     config.method = options;
     check(&config, entry)?;
     if args.print_config {
-        print!("{}", config.to_toml()?);
+        std::io::stdout().write_all(config.to_toml()?.as_bytes())?;
         return Ok(ExitStatus::Done);
     }
     announce(entry, &set, &choices, device, ui);
@@ -98,7 +99,15 @@ fn start(args: &cli::Train, device: Device, threads: usize, ui: &Ui) -> Result<E
     fit(&run, &config, &data, &network, entry, false, ui)
 }
 
-fn resume(args: &cli::Train, path: &Path, device: Device, ui: &Ui) -> Result<ExitStatus> {
+fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
+    let mut typed = settings(args)?;
+    (typed.train.device, typed.train.threads) = (None, None);
+    if typed != Settings::default() {
+        return Err(usage(
+            "--resume goes on with the run's own options: only --device, --threads and --strict \
+             can be given with it (other options need a new run)",
+        ));
+    }
     let run = RunDir::open(path)?.locked()?;
     let config = run.config()?;
     if !run.checkpoint().is_file() {
@@ -109,6 +118,7 @@ fn resume(args: &cli::Train, path: &Path, device: Device, ui: &Ui) -> Result<Exi
         .into());
     }
     let entry = find_method(&config.train.method)?;
+    let device = device::select(args.machine.device.unwrap_or(config.train.device))?;
     device::set_threads(Some(args.machine.threads.unwrap_or(config.train.threads)));
     let set = find_images(Path::new(&config.run.input))?;
     let data = load(set, &config, ui)?;
@@ -191,17 +201,12 @@ fn fit(
 }
 
 fn load(set: ImageSet, config: &Config, ui: &Ui) -> Result<Dataset> {
-    let root = set.root.clone();
-    let data = Dataset::load(set, config.data.store, ui)?;
+    let data = Dataset::load(set, config.data.store, ui).map_err(|error| match error {
+        DataError::Interrupted(interrupted) => anyhow::Error::from(interrupted),
+        other => other.into(),
+    })?;
     if data.is_empty() {
-        let reason = match data.skipped.first() {
-            Some(skip) => format!(
-                "none can be read (the first: '{}': {})",
-                skip.path, skip.reason
-            ),
-            None => "there are none".into(),
-        };
-        return Err(Error::NoImages { path: root, reason }.into());
+        return Err(none_readable(Path::new(&config.run.input), &data.skipped).into());
     }
     Ok(data)
 }
@@ -209,7 +214,7 @@ fn load(set: ImageSet, config: &Config, ui: &Ui) -> Result<Dataset> {
 /// Refuses options that cannot work, before anything is done.
 fn check(config: &Config, entry: &MethodEntry) -> Result<()> {
     config.validate().map_err(usage)?;
-    entry.check_options(&config.method).map_err(usage)?;
+    entry.check_options(&config.method)?;
     let backbone =
         model::find(&config.model.arch).ok_or_else(|| unknown_arch(&config.model.arch))?;
     if config.data.size < backbone.min_size {

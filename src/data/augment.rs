@@ -1,7 +1,8 @@
 //! Random views of images, made on the device for a whole batch at once.
 //!
-//! What happens to an image is drawn from (seed, epoch, image, view) alone, so it depends neither
-//! on the batch that the image is in nor on threads. The operations follow torchvision's
+//! What happens to an image is drawn from (seed, images seen before it, image, view) alone, so it
+//! depends neither on the batch that the image is in nor on threads, and an image that is drawn
+//! twice in an epoch is seen in two ways. The operations follow torchvision's
 //! `RandomResizedCrop`, `RandomHorizontalFlip`, `ColorJitter` and `RandomGrayscale`; crops are
 //! sampled bilinearly, by one `grid_sample` for crop, resize and flip.
 
@@ -37,7 +38,8 @@ pub struct Augmentation {
 #[derive(Debug, Clone, Copy)]
 pub struct ViewKey {
     pub seed: u64,
-    pub epoch: u64,
+    /// Images seen before the first one of the batch.
+    pub seen: u64,
     /// 0 for the first view of an image, 1 for the next ...
     pub view: u64,
 }
@@ -58,7 +60,8 @@ impl Augmentation {
         let side = pixels.size()[1];
         let draws: Vec<Draw> = rows
             .iter()
-            .map(|&row| self.draw(row, key, side as f64))
+            .zip(key.seen..)
+            .map(|(&row, seen)| self.draw(row, ViewKey { seen, ..key }, side as f64))
             .collect();
         let images = to_unit(pixels);
         let (b, device) = (rows.len() as i64, pixels.device());
@@ -95,8 +98,8 @@ impl Augmentation {
     }
 
     fn draw(&self, row: u32, key: ViewKey, side: f64) -> Draw {
-        let counter = (key.epoch << 16) | key.view;
-        let mut rng = stream(key.seed, Purpose::Augmentation, counter, u64::from(row));
+        let image = (key.view << 32) | u64::from(row);
+        let mut rng = stream(key.seed, Purpose::Augmentation, key.seen, image);
         let (width, height) = self.crop_shape(side, &mut rng);
         let left = rng.gen_range(0.0..=side - width);
         let top = rng.gen_range(0.0..=side - height);

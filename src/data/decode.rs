@@ -33,6 +33,10 @@ pub enum DecodeError {
 
 /// Size in pixels `(width, height)` as it will be shown, without decoding the pixels.
 pub fn dimensions(path: &Path) -> Result<(u32, u32), DecodeError> {
+    catch_unwind(AssertUnwindSafe(|| read_dimensions(path))).unwrap_or(Err(DecodeError::Panic))
+}
+
+fn read_dimensions(path: &Path) -> Result<(u32, u32), DecodeError> {
     let mut decoder = ImageReader::open(path)?
         .with_guessed_format()?
         .into_decoder()?;

@@ -24,6 +24,7 @@ pub struct PixelBatch {
 /// thread.
 pub fn batches(pixels: &Arc<Pixels>, order: Vec<u32>, lengths: Vec<usize>) -> Batches {
     let (sender, receiver) = sync_channel(PREFETCH);
+    let left = lengths.len();
     let pixels = Arc::clone(pixels);
     std::thread::spawn(move || {
         let mut rest = order.as_slice();
@@ -43,20 +44,24 @@ pub fn batches(pixels: &Arc<Pixels>, order: Vec<u32>, lengths: Vec<usize>) -> Ba
             }
         }
     });
-    Batches { receiver }
+    Batches { receiver, left }
 }
 
 /// An iterator over prepared batches: see [`batches`].
 #[derive(Debug)]
 pub struct Batches {
     receiver: Receiver<io::Result<PixelBatch>>,
+    /// Batches still to come: fewer is a failure of the thread, never the end.
+    left: usize,
 }
 
 impl Iterator for Batches {
     type Item = io::Result<PixelBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.receiver.recv().ok()
+        self.left = self.left.checked_sub(1)?;
+        let lost = |_| Err(io::Error::other("the thread that prepares batches died"));
+        Some(self.receiver.recv().unwrap_or_else(lost))
     }
 }
 

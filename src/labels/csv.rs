@@ -25,7 +25,8 @@ impl Csv<'_> {
         if !self.headed {
             self.headed = true;
             self.output
-                .write_record(["path", "label", "score", "distance", "labels"])?;
+                .write_record(["path", "label", "score", "distance", "labels"])
+                .map_err(to_io)?;
         }
         Ok(())
     }
@@ -42,18 +43,28 @@ impl LabelWriter for Csv<'_> {
             .map(u32::to_string)
             .collect::<Vec<_>>()
             .join(" ");
-        self.output.write_record([
-            &record.path,
-            &record.label.to_string(),
-            &number(record.score),
-            &number(record.distance),
-            &heads,
-        ])?;
+        self.output
+            .write_record([
+                &record.path,
+                &record.label.to_string(),
+                &number(record.score),
+                &number(record.distance),
+                &heads,
+            ])
+            .map_err(to_io)?;
         Ok(())
     }
 
     fn finish(&mut self) -> io::Result<()> {
         self.head()?;
         self.output.flush()
+    }
+}
+
+/// csv's own conversion hides the kind, by which a closed pipe is known.
+fn to_io(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
     }
 }

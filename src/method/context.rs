@@ -13,7 +13,7 @@ use crate::model::network::Network;
 use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::random::{Purpose, key};
 
-/// Images extracted at once, in images per 64-pixel square of memory; see [`Context::extract_size`].
+/// Pixels of one channel in a batch for extraction: see [`extract_size`].
 const EXTRACT_PIXELS: usize = 1 << 20;
 
 /// The place in a run.
@@ -99,13 +99,23 @@ impl Context<'_> {
     }
 
     /// Random view number `view` of a batch: `[b, 3, size, size] f32` in 0..1. The same (seed,
-    /// epoch, image, view) gives the same pixels.
+    /// images seen, image, view) gives the same pixels.
     pub fn view(&self, batch: &Batch, view: u64) -> Tensor {
-        let epoch = self.position.images / self.data.len().max(1) as u64;
         let key = ViewKey {
             seed: self.config.train.seed,
-            epoch,
+            seen: self.position.images,
             view,
+        };
+        tch::no_grad(|| self.augmentation().apply(&batch.pixels, &batch.rows, key))
+    }
+
+    /// A random view for a label step, apart from those that are trained on.
+    fn extraction_view(&self, batch: &Batch) -> Tensor {
+        let seen = batch.rows.first().map_or(0, |&row| u64::from(row));
+        let key = ViewKey {
+            seed: self.step_seed(Purpose::Augmentation),
+            seen,
+            view: 0,
         };
         tch::no_grad(|| self.augmentation().apply(&batch.pixels, &batch.rows, key))
     }
@@ -135,7 +145,7 @@ impl Context<'_> {
             let count = batch.rows.len();
             let images = match view {
                 View::Plain => self.plain(&batch),
-                View::Augmented => self.view(&batch, EXTRACTION_VIEW),
+                View::Augmented => self.extraction_view(&batch),
             };
             features.push(extract(self.network, &images, size, kind));
             self.monitor.advance(count as u64);
@@ -144,9 +154,6 @@ impl Context<'_> {
         Ok(Tensor::cat(&features, 0))
     }
 }
-
-/// The number of the view that label steps look at, apart from those that are trained on.
-const EXTRACTION_VIEW: u64 = 0xFFFF;
 
 /// Images in a batch for extraction at an input of `size` pixels.
 pub fn extract_size(size: usize) -> usize {

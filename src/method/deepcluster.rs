@@ -25,6 +25,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
     paper: "Caron et al., Deep Clustering for Unsupervised Learning of Visual Features, ECCV 2018, https://arxiv.org/abs/1807.05520",
     preset: Settings::default,
     options: option_table::<Options>,
+    check: |table| Options::parse(table).map(|_| ()),
     build: |build| Ok(Box::new(DeepCluster::new(build)?)),
 };
 
@@ -61,6 +62,19 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    fn parse(table: &toml::Table) -> Result<Self> {
+        let options: Self = parse_options(table)?;
+        if !(options.reassign > 0.0 && options.reassign.is_finite()) {
+            bail!(crate::error::usage(format!(
+                "--reassign must be a positive number of epochs, not {}",
+                options.reassign
+            )));
+        }
+        Ok(options)
+    }
+}
+
 struct DeepCluster {
     options: Options,
     store: nn::VarStore,
@@ -77,13 +91,7 @@ struct DeepCluster {
 
 impl DeepCluster {
     fn new(build: &Build) -> Result<Self> {
-        let options: Options = parse_options(&build.config.method)?;
-        if !(options.reassign > 0.0 && options.reassign.is_finite()) {
-            bail!(crate::error::usage(format!(
-                "--reassign must be a positive number of epochs, not {}",
-                options.reassign
-            )));
-        }
+        let options = Options::parse(&build.config.method)?;
         let store = nn::VarStore::new(build.network.device());
         let clusters = build.config.cluster.clusters as i64;
         let head = LinearHead::new(&store.root(), build.network.dim(), clusters);

@@ -98,8 +98,8 @@ pub fn label_by_clusters(context: &Context) -> Result<Labelling> {
     let numbers = features.size()[0] * clustered.pca.rank() as i64;
     let assigner = Assigner::Centroids {
         variance: clustered.record.objective.unwrap_or_default() / numbers as f64,
-        pca: clustered.pca,
-        centroids: clustered.clustering.centroids,
+        pca: clustered.pca.to_device(Device::Cpu),
+        centroids: clustered.clustering.centroids.to_device(Device::Cpu),
     };
     let assignments = assigner.assign(&features);
     Ok(Labelling {

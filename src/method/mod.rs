@@ -159,6 +159,8 @@ pub struct MethodEntry {
     pub preset: fn() -> Settings,
     /// The method's own options (`--set key=value`, `[method]` of the TOML) with their defaults.
     pub options: fn() -> toml::Table,
+    /// Refuses values of these options that cannot work.
+    pub check: fn(&toml::Table) -> Result<()>,
     pub build: fn(&Build) -> Result<Box<dyn Method>>,
 }
 
@@ -171,24 +173,22 @@ pub fn method(name: &str) -> Option<&'static MethodEntry> {
 }
 
 impl MethodEntry {
-    /// Refuses keys in `given` that the method does not have.
-    pub fn check_options(&self, given: &toml::Table) -> Result<(), String> {
+    /// Refuses keys in `given` that the method does not have, and values that cannot work.
+    pub fn check_options(&self, given: &toml::Table) -> Result<()> {
         let known = (self.options)();
-        match given.keys().find(|key| !known.contains_key(*key)) {
-            None => Ok(()),
-            Some(key) => {
-                let known: Vec<&str> = known.keys().map(String::as_str).collect();
-                let own = if known.is_empty() {
-                    "none".into()
-                } else {
-                    known.join(", ")
-                };
-                Err(format!(
-                    "method '{}' has no option '{key}'; its own are: {own}",
-                    self.name
-                ))
-            }
+        if let Some(key) = given.keys().find(|key| !known.contains_key(*key)) {
+            let known: Vec<&str> = known.keys().map(String::as_str).collect();
+            let own = if known.is_empty() {
+                "none".into()
+            } else {
+                known.join(", ")
+            };
+            return Err(crate::error::usage(format!(
+                "method '{}' has no option '{key}'; its own are: {own}",
+                self.name
+            )));
         }
+        (self.check)(given)
     }
 }
 

@@ -33,6 +33,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
         ..Settings::default()
     },
     options: toml::Table::new,
+    check: |_| Ok(()),
     build: |build| Ok(Box::new(Rotation::new(build))),
 };
 

@@ -36,6 +36,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
         ..Settings::default()
     },
     options: option_table::<Options>,
+    check: |table| Options::parse(table).map(|_| ()),
     build: |build| Ok(Box::new(Sela::new(build)?)),
 };
 
@@ -102,6 +103,24 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    fn parse(table: &toml::Table) -> Result<Self> {
+        let options: Self = parse_options(table)?;
+        if options.heads == 0 || options.max_iterations == 0 {
+            bail!(crate::error::usage(
+                "--heads and max_iterations must be at least 1"
+            ));
+        }
+        if !(options.lambda > 0.0 && options.lambda.is_finite()) {
+            bail!(crate::error::usage("--lambda must be a positive number"));
+        }
+        if options.tolerance.is_nan() || options.tolerance < 0.0 {
+            bail!(crate::error::usage("--tolerance must not be negative"));
+        }
+        Ok(options)
+    }
+}
+
 struct Sela {
     options: Options,
     store: nn::VarStore,
@@ -117,16 +136,8 @@ struct Sela {
 
 impl Sela {
     fn new(build: &Build) -> Result<Self> {
-        let mut options: Options = parse_options(&build.config.method)?;
+        let mut options = Options::parse(&build.config.method)?;
         let train = &build.config.train;
-        if options.heads == 0 || options.max_iterations == 0 {
-            bail!(crate::error::usage(
-                "--heads and max_iterations must be at least 1"
-            ));
-        }
-        if !(options.lambda > 0.0 && options.lambda.is_finite()) || options.tolerance.is_nan() {
-            bail!(crate::error::usage("--lambda must be a positive number"));
-        }
         if options.label_steps == 0 {
             options.label_steps = default_label_steps(train.epochs);
         }

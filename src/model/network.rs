@@ -98,13 +98,4 @@ impl Network {
     pub fn device(&self) -> Device {
         self.store.device()
     }
-
-    /// Trained numbers in the backbone.
-    pub fn parameters(&self) -> i64 {
-        self.store
-            .trainable_variables()
-            .iter()
-            .map(|tensor| tensor.numel() as i64)
-            .sum()
-    }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+use super::meter::MeterSums;
 use crate::method::Position;
 use crate::model::weights;
 
@@ -20,6 +21,10 @@ pub struct Place {
     pub position: Position,
     /// Images seen when the present order of images began, and label steps done by then.
     pub order: (u64, u64),
+    /// Sums of the unfinished epoch.
+    pub meter: MeterSums,
+    /// Fingerprint of the images' names.
+    pub images: u64,
     /// The method's values.
     pub method: BTreeMap<String, serde_json::Value>,
 }

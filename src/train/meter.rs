@@ -3,7 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
+
+/// The sums as a checkpoint holds them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MeterSums {
+    loss: f64,
+    images: u64,
+    correct: Option<i64>,
+    asked: i64,
+    train_seconds: f64,
+    seconds: BTreeMap<String, f64>,
+}
 
 /// Sums over the batches of an epoch.
 #[derive(Debug)]
@@ -27,6 +39,34 @@ impl Meter {
             train_seconds: 0.0,
             seconds: BTreeMap::new(),
         }
+    }
+
+    /// The sums so far; waits for the device.
+    pub fn sums(&self) -> MeterSums {
+        MeterSums {
+            loss: self.loss.double_value(&[0]),
+            images: self.images,
+            correct: self
+                .correct
+                .as_ref()
+                .map(|correct| correct.int64_value(&[])),
+            asked: self.asked,
+            train_seconds: self.train_seconds,
+            seconds: self.seconds.clone(),
+        }
+    }
+
+    /// Takes over what [`Self::sums`] gave.
+    pub fn restore(&mut self, sums: &MeterSums) {
+        let device = self.loss.device();
+        self.loss = Tensor::from_slice(&[sums.loss]).to_device(device);
+        self.images = sums.images;
+        self.correct = sums
+            .correct
+            .map(|correct| Tensor::from(correct).to_device(device));
+        self.asked = sums.asked;
+        self.train_seconds = sums.train_seconds;
+        self.seconds = sums.seconds.clone();
     }
 
     /// Adds a batch.

@@ -4,7 +4,9 @@
 
 pub mod checkpoint;
 mod meter;
+mod narrate;
 pub mod optim;
+pub mod output;
 pub mod session;
 
 use anyhow::Result;
@@ -38,9 +40,10 @@ fn label_and_learn(session: &mut Session) -> Result<()> {
             session.label_step()?; // extract features, cluster them, write the pseudo-labels
         }
         for batch in session.batches() {
-            session.learn(batch?)?; // predict the pseudo-labels of random views
             session.check_interrupt()?;
+            session.learn(batch?)?; // predict the pseudo-labels of random views
         }
+        session.end_segment();
         if session.epoch_ended() {
             session.end_epoch()?; // report, save
         }

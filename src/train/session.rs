@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use tch::{Tensor, nn};
 
 use super::checkpoint::{Checkpoint, Place};
 use super::meter::Meter;
+use super::narrate::narrate;
 use super::optim::Sgd;
-use crate::cluster::assigner::Assignments;
+use super::output::{final_records, model_bytes};
 use crate::cluster::metrics::nmi;
 use crate::config::Config;
 use crate::data::Dataset;
@@ -18,7 +18,7 @@ use crate::method::{BACKBONE, Batch, Context, LabelStep, Method, Position, State
 use crate::model::network::Network;
 use crate::model::weights::{self, named_variables};
 use crate::monitor::{Interrupted, Monitor, Phase, duration};
-use crate::random::{Purpose, key, stream};
+use crate::random::{Purpose, fingerprint, key, stream};
 use crate::record::{EpochRecord, LabelStepRecord, Record};
 use crate::run_dir::{RunDir, replace};
 
@@ -27,8 +27,36 @@ const LOSS_EVERY: u64 = 50;
 /// Batches after which the speed is known well enough to say how long the run will take.
 const WARM_UP: u64 = 8;
 
+/// What does not change during a run.
+#[derive(Clone, Copy)]
+struct Stage<'a> {
+    config: &'a Config,
+    data: &'a Dataset,
+    network: &'a Network,
+    monitor: &'a dyn Monitor,
+}
+
+impl<'a> Stage<'a> {
+    fn at(self, position: Position) -> Context<'a> {
+        let Self {
+            config,
+            data,
+            network,
+            monitor,
+        } = self;
+        Context {
+            config,
+            network,
+            data,
+            position,
+            monitor,
+        }
+    }
+}
+
 /// A run in progress.
 pub struct Session<'a> {
+    stage: Stage<'a>,
     config: &'a Config,
     data: &'a Dataset,
     network: &'a Network,
@@ -44,8 +72,10 @@ pub struct Session<'a> {
     labels: Option<Vec<u32>>,
     records: Vec<Record>,
     meter: Meter,
-    /// When the first batch after a label step was done, for the speed.
+    /// The stretch of batches since the last label step or epoch, for the speed.
     segment_start: Instant,
+    segment_batches: u64,
+    segment_images: u64,
     seconds_a_step: f64,
     forecast_given: bool,
 }
@@ -67,6 +97,12 @@ impl<'a> Session<'a> {
             optimiser.add(module.name, module.store, momentum);
         }
         Self {
+            stage: Stage {
+                config,
+                data,
+                network,
+                monitor,
+            },
             config,
             data,
             network,
@@ -81,6 +117,8 @@ impl<'a> Session<'a> {
             records: Vec::new(),
             meter: Meter::new(network.device()),
             segment_start: Instant::now(),
+            segment_batches: 0,
+            segment_images: 0,
             seconds_a_step: 0.0,
             forecast_given: false,
         }
@@ -90,6 +128,13 @@ impl<'a> Session<'a> {
     pub fn restore(&mut self) -> Result<()> {
         let path = self.run.checkpoint();
         let mut saved = Checkpoint::read(&path).context("this run cannot be resumed")?;
+        if saved.place.images != fingerprint(self.data.names.iter().map(String::as_str)) {
+            bail!(
+                "the images of '{}' are not those that this run began with (files were added, \
+                 removed or renamed): put them back, or start a new run",
+                self.config.run.input
+            );
+        }
         weights::load_into(
             &named_variables(&self.network.store),
             &saved.take(BACKBONE),
@@ -102,6 +147,7 @@ impl<'a> Session<'a> {
         self.optimiser.restore(saved.take("optimiser"));
         let tensors = saved.take("method").into_iter().collect();
         self.position = saved.place.position;
+        self.meter.restore(&saved.place.meter);
         if self.position != Position::default() {
             self.method.restore(State {
                 tensors,
@@ -123,14 +169,9 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn context(&self) -> Context<'_> {
-        Context {
-            config: self.config,
-            network: self.network,
-            data: self.data,
-            position: self.position,
-            monitor: self.monitor,
-        }
+    /// Epochs done, with fractions.
+    fn epoch(&self) -> f64 {
+        self.stage.at(self.position).epoch()
     }
 
     fn images_an_epoch(&self) -> u64 {
@@ -162,24 +203,22 @@ impl<'a> Session<'a> {
     /// [`Interrupted`] once the user asked to stop.
     pub fn check_interrupt(&mut self) -> Result<()> {
         if self.monitor.stopping() {
-            self.meter.trained_since(self.segment_start);
-            self.monitor.end();
+            self.end_segment();
             return Err(Interrupted.into());
         }
         Ok(())
     }
 
+    /// The last batch before the end of the epoch, or before new labels, is done.
+    pub fn end_segment(&mut self) {
+        self.meter.trained_since(self.segment_start);
+        self.monitor.end();
+    }
+
     /// Makes pseudo-labels, writes and records them.
     pub fn label_step(&mut self) -> Result<()> {
         let started = Instant::now();
-        let context = Context {
-            config: self.config,
-            network: self.network,
-            data: self.data,
-            position: self.position,
-            monitor: self.monitor,
-        };
-        let step = self.method.label_step(&context)?;
+        let step = self.method.label_step(&self.stage.at(self.position))?;
         let LabelStep {
             labels,
             record,
@@ -195,11 +234,8 @@ impl<'a> Session<'a> {
         self.warn_of_collapse(&record);
         let records = self.label_records(&labels);
         self.run.write_labels(&records)?;
-        self.run.keep_step_labels(
-            &records,
-            self.context().epoch(),
-            self.config.output.keep_labels,
-        )?;
+        self.run
+            .keep_step_labels(&records, self.epoch(), self.config.output.keep_labels)?;
         self.labels = labels.into_iter().next();
         self.records.push(Record::Labels(record));
         self.run.write_metrics(&self.records)?;
@@ -218,7 +254,7 @@ impl<'a> Session<'a> {
         let mut sizes = vec![0; record.clusters];
         labels.iter().for_each(|&label| sizes[label as usize] += 1);
         record.step = self.position.label_steps;
-        record.epoch = self.context().epoch();
+        record.epoch = self.epoch();
         record.images_seen = self.position.images;
         record.nonempty = sizes.iter().filter(|&&size| size > 0).count();
         record.size_min = sizes.iter().copied().min().unwrap_or(0);
@@ -276,15 +312,19 @@ impl<'a> Session<'a> {
         }
         let start = self.order_place.map_or(0, |(start, _)| start);
         let end = (here / n + 1) * n;
+        // Labels come between whole batches: a batch of a few images has no statistics.
+        let size = self.config.train.batch_size as u64;
+        let whole = |due: u64| here + due.saturating_sub(here).max(1).div_ceil(size) * size;
         let end = self
             .method
             .next_label_step()
-            .map_or(end, |due| due.clamp(here + 1, end));
+            .map_or(end, |due| whole(due).min(end));
         let rows = self.order[(here - start) as usize..(end - start) as usize].to_vec();
         let epoch = here / n + 1;
         let label = format!("epoch {epoch}/{}", self.config.train.epochs);
         self.monitor.begin(Phase::Train, &label, rows.len() as u64);
         self.segment_start = Instant::now();
+        (self.segment_batches, self.segment_images) = (0, 0);
         let lengths = training_lengths(rows.len(), self.config.train.batch_size);
         batches(&self.data.pixels, rows, lengths)
     }
@@ -302,29 +342,34 @@ impl<'a> Session<'a> {
         tch::manual_seed(seed as i64);
         let progress = self.position.images as f64 / self.all_images() as f64;
         let lr = self.config.train.lr * self.config.train.schedule.factor(progress);
-        let context = Context {
-            config: self.config,
-            network: self.network,
-            data: self.data,
-            position: self.position,
-            monitor: self.monitor,
-        };
+        let context = self.stage.at(self.position);
         for phase in 0..self.method.phases() {
             let loss = self.method.loss(&context, &batch, phase)?;
             self.optimiser.step(&loss.value, loss.trains, lr);
-            self.meter
-                .add(&loss.value, batch.rows.len() as u64, loss.correct);
+            if phase == 0 {
+                self.meter
+                    .add(&loss.value, batch.rows.len() as u64, loss.correct);
+            }
         }
         self.position.images += batch.rows.len() as u64;
         self.position.batches += 1;
+        self.segment_batches += 1;
+        self.segment_images += batch.rows.len() as u64;
         self.monitor.advance(batch.rows.len() as u64);
         if self.position.batches.is_multiple_of(LOSS_EVERY) {
             self.check_loss()?;
         }
-        if !self.forecast_given && self.position.batches >= WARM_UP {
-            self.forecast(batch.rows.len());
+        if !self.forecast_given && self.segment_batches >= WARM_UP {
+            self.forecast();
         }
         Ok(())
+    }
+
+    fn last_step(&self) -> Option<&LabelStepRecord> {
+        self.records.iter().rev().find_map(|record| match record {
+            Record::Labels(step) => Some(step),
+            Record::Epoch(_) => None,
+        })
     }
 
     fn check_loss(&self) -> Result<f64> {
@@ -332,8 +377,7 @@ impl<'a> Session<'a> {
         if !loss.is_finite() {
             bail!(
                 "the loss is no longer a number in epoch {} (batch {}): the training diverged; \
-                 lower --lr (now {}), then start again or resume from the last epoch with \
-                 `--resume`",
+                 start again with a lower --lr (now {})",
                 self.position.images / self.images_an_epoch() + 1,
                 self.position.batches,
                 self.config.train.lr
@@ -343,10 +387,9 @@ impl<'a> Session<'a> {
     }
 
     /// Says once how long the run will take.
-    fn forecast(&mut self, batch: usize) {
+    fn forecast(&mut self) {
         self.forecast_given = true;
-        let done = (self.position.batches as usize * batch) as f64;
-        let an_image = self.segment_start.elapsed().as_secs_f64() / done;
+        let an_image = self.segment_start.elapsed().as_secs_f64() / self.segment_images as f64;
         let left = (self.all_images() - self.position.images) as f64;
         let seconds = left * an_image + self.config.train.epochs as f64 * self.seconds_a_step;
         if seconds > 90.0 {
@@ -361,8 +404,6 @@ impl<'a> Session<'a> {
 
     /// Reports and saves an epoch.
     pub fn end_epoch(&mut self) -> Result<()> {
-        self.meter.trained_since(self.segment_start);
-        self.monitor.end();
         let loss = self.check_loss()?;
         let train = &self.config.train;
         let epoch = self.position.images / self.images_an_epoch();
@@ -376,43 +417,10 @@ impl<'a> Session<'a> {
             images_per_second: self.meter.images_per_second(),
             seconds: self.meter.seconds(),
         };
-        self.report_epoch(&record);
+        narrate(self.config, &record, self.last_step(), self.monitor);
         self.records.push(Record::Epoch(record));
         self.meter = Meter::new(self.network.device());
         self.save()
-    }
-
-    fn report_epoch(&self, record: &EpochRecord) {
-        let mut line = format!(
-            "epoch {}/{}  loss {:.3}",
-            record.epoch, self.config.train.epochs, record.loss
-        );
-        if let Some(accuracy) = record.accuracy {
-            line += &format!("  accuracy {:.1} %", 100.0 * accuracy);
-        }
-        let last_step = self.records.iter().rev().find_map(|record| match record {
-            Record::Labels(step) => Some(step),
-            Record::Epoch(_) => None,
-        });
-        if let Some(step) = last_step {
-            if let Some(nmi) = step.nmi_previous {
-                line += &format!("  NMI to the labels before {nmi:.2}");
-            }
-            if let Some(reassigned @ 1..) = step.reassigned {
-                line += &format!("  {reassigned} empty clusters reassigned");
-            }
-        }
-        line += &format!("  {:.0} images/s", record.images_per_second);
-        self.monitor.note(&line);
-        let guess = (self.config.cluster.clusters as f64).ln();
-        let labelled = last_step.is_some();
-        if labelled && record.epoch == 2 && record.loss > 0.99 * guess {
-            self.monitor.warn(&format!(
-                "the loss is still that of guessing (ln {} = {guess:.2}): the network does not learn \
-                 its labels; try another --lr, fewer --clusters or a larger --crop-scale",
-                self.config.cluster.clusters
-            ));
-        }
     }
 
     /// Saves the state that `--resume` needs, the model and the metrics.
@@ -421,6 +429,8 @@ impl<'a> Session<'a> {
         let mut checkpoint = Checkpoint::new(Place {
             position: self.position,
             order: self.order_place.unwrap_or_default(),
+            meter: self.meter.sums(),
+            images: fingerprint(self.data.names.iter().map(String::as_str)),
             method: values,
         });
         checkpoint.add(BACKBONE, named_variables(&self.network.store));
@@ -440,14 +450,7 @@ impl<'a> Session<'a> {
     /// Labels the images with the final network and writes what `assign` needs.
     pub fn last_labels(&mut self) -> Result<()> {
         let started = Instant::now();
-        let context = Context {
-            config: self.config,
-            network: self.network,
-            data: self.data,
-            position: self.position,
-            monitor: self.monitor,
-        };
-        let labelling = self.method.last_labels(&context)?;
+        let labelling = self.method.last_labels(&self.stage.at(self.position))?;
         self.position.label_steps += 1;
         let seconds = started.elapsed().as_secs_f64();
         let labels = &labelling.assignments.labels[0];
@@ -456,67 +459,15 @@ impl<'a> Session<'a> {
             "final labels: {} of {} clusters in use, sizes {} to {}",
             record.nonempty, record.clusters, record.size_min, record.size_max
         ));
+        self.run
+            .write_labels(&final_records(self.data, &labelling.assignments))?;
+        self.records.push(Record::Labels(record));
+        self.run.write_metrics(&self.records)?;
+        // The last file: its presence says that the run is complete.
         let (tensors, metadata) = labelling.assigner.to_tensors();
         replace(
             &self.run.clustering(),
             &weights::save_bytes(&tensors, &metadata)?,
-        )?;
-        self.run
-            .write_labels(&final_records(self.data, &labelling.assignments))?;
-        self.records.push(Record::Labels(record));
-        self.run.write_metrics(&self.records)
+        )
     }
-}
-
-/// The records of all images of `data`.
-fn final_records(data: &Dataset, assignments: &Assignments) -> Vec<LabelRecord> {
-    (0..data.len())
-        .map(|image| label_record(&data.names[image], assignments, image))
-        .collect()
-}
-
-/// The record of one labelled image.
-pub fn label_record(name: &str, assignments: &Assignments, image: usize) -> LabelRecord {
-    let labels = &assignments.labels;
-    LabelRecord {
-        path: name.into(),
-        label: labels[0][image],
-        score: Some(round(assignments.scores[image])),
-        distance: assignments
-            .distances
-            .as_ref()
-            .map(|distances| round(distances[image])),
-        labels: (labels.len() > 1).then(|| labels.iter().map(|head| head[image]).collect()),
-    }
-}
-
-/// Six decimals: more is noise, and makes files twice as large.
-fn round(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6
-}
-
-/// `model.safetensors`: the backbone under torchvision's names, modules under their own.
-fn model_bytes(network: &Network, method: &dyn Method, config: &Config) -> Result<Vec<u8>> {
-    let mut tensors = named_variables(&network.store);
-    for module in method.modules() {
-        tensors.extend(prefixed(module.name, module.store));
-    }
-    let about = serde_json::json!({
-        "arch": config.model.arch,
-        "method": config.train.method,
-        "size": config.data.size,
-        "sobel": config.data.sobel,
-        "mean": crate::model::network::MEAN,
-        "std": crate::model::network::DEVIATION,
-    });
-    let metadata = [("ssl_cluster".to_string(), about.to_string())].into();
-    Ok(weights::save_bytes(&tensors, &metadata)?)
-}
-
-/// Variables under `module.`.
-pub fn prefixed(module: &str, store: &nn::VarStore) -> Vec<(String, Tensor)> {
-    named_variables(store)
-        .into_iter()
-        .map(|(name, tensor)| (format!("{module}.{name}"), tensor))
-        .collect()
 }

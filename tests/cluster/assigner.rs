@@ -258,7 +258,7 @@ fn many_points_get_the_labels_of_each_alone() {
 fn no_points_have_no_labels() {
     for (assigner, features) in both() {
         let result = assigner.assign(&features.narrow(0, 0, 0));
-        assert!(result.is_empty() && result.len() == 0);
+        assert!(result.is_empty());
     }
 }
 
