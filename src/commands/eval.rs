@@ -9,11 +9,12 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
-use super::labeller::{Extracted, Extractor, assigner, build, open};
+use super::labeller::{Extractor, assigner, build, open};
 use super::{ExitStatus, find_images, machine, report_skipped};
 use crate::cli;
-use crate::cluster::assigner::{Assigner, FeatureKind};
+use crate::cluster::assigner::FeatureKind;
 use crate::cluster::metrics::{ari, balance, matched_accuracy, nmi, purity};
+use crate::cluster::preprocess::Pca;
 use crate::config::Config;
 use crate::data::loader::{batches, equal_lengths};
 use crate::data::source::ImageSet;
@@ -65,27 +66,27 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
     let known_classes = of_known
         .as_ref()
         .map(|e| classes_of(&known, &e.rows, &known.classes));
-    let knn = |queries: &Tensor, known: Option<&Tensor>| {
-        let (features, votes) = (
-            known.unwrap_or(queries),
-            known_classes.as_ref().unwrap_or(&classes),
-        );
-        accuracy(
-            &classify(features, votes, queries, options, known.is_none()),
-            &classes,
-        )
-    };
-    let known_features = of_known.as_ref().map(|e| &e.features);
-    report.insert(
-        "knn_accuracy".into(),
-        rounded(knn(&of_queries.features, known_features)),
-    );
-    if let Assigner::Centroids { pca, .. } = &assigner {
+    // Accuracy on the features as they are, and whitened as DeepCluster clusters them.
+    let knn = |queries: &Tensor, known: Option<&Tensor>| -> Result<[f64; 2]> {
+        let votes = known_classes.as_ref().unwrap_or(&classes);
+        let share = |queries: &Tensor, known: Option<&Tensor>| {
+            let found = classify(
+                known.unwrap_or(queries),
+                votes,
+                queries,
+                options,
+                known.is_none(),
+            );
+            accuracy(&found, &classes)
+        };
+        let pca = Pca::fit(known.unwrap_or(queries), config.cluster.components, true)?;
         let project = |features: &Tensor| pca.apply(features, Kind::Float);
-        let known = known_features.map(project);
-        let value = knn(&project(&of_queries.features), known.as_ref());
-        report.insert("knn_accuracy_whitened".into(), rounded(value));
-    }
+        let whitened = share(&project(queries), known.map(project).as_ref());
+        Ok([share(queries, known), whitened])
+    };
+    let [plain, whitened] = knn(&of_queries.features, of_known.as_ref().map(|e| &e.features))?;
+    report.insert("knn_accuracy".into(), rounded(plain));
+    report.insert("knn_accuracy_whitened".into(), rounded(whitened));
     if args.untrained {
         let network = build(&config, device)?;
         if let Some(init) = &config.model.init {
@@ -96,15 +97,13 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
             size: config.data.size,
             store: config.data.store,
         };
-        let features =
-            |set: &ImageSet| -> Result<Extracted> { fresh.all(set, FeatureKind::Hidden, ui) };
-        let known = if same {
-            None
-        } else {
-            Some(features(&known)?.features)
+        let features = |set: &ImageSet| -> Result<Tensor> {
+            Ok(fresh.all(set, FeatureKind::Hidden, ui)?.features)
         };
-        let value = knn(&features(&queries)?.features, known.as_ref());
-        report.insert("knn_untrained".into(), rounded(value));
+        let known = if same { None } else { Some(features(&known)?) };
+        let [plain, whitened] = knn(&features(&queries)?, known.as_ref())?;
+        report.insert("knn_untrained".into(), rounded(plain));
+        report.insert("knn_untrained_whitened".into(), rounded(whitened));
     }
 
     let seen = match assigner.feature_kind() {
@@ -145,7 +144,7 @@ fn print(report: &Map<String, Value>) -> Result<ExitStatus> {
         for (key, value) in report {
             let text = match value.as_f64().filter(|_| value.is_f64()) {
                 Some(share)
-                    if key.contains("accuracy") || key == "purity" || key == "knn_untrained" =>
+                    if key.contains("accuracy") || key == "purity" || key.contains("untrained") =>
                 {
                     format!("{:.2} %", 100.0 * share)
                 }

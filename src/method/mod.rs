@@ -199,7 +199,8 @@ fn parse_options<T: DeserializeOwned + Serialize + Default>(given: &toml::Table)
     toml::Value::Table(table)
         .try_into()
         .map_err(|error: toml::de::Error| {
-            crate::error::usage(format!("method options: {}", error.message()))
+            let text = error.to_string().trim_end().replace('\n', " ");
+            crate::error::usage(format!("method options: {text}"))
         })
 }
 

@@ -34,8 +34,8 @@ pub trait Backbone: std::fmt::Debug + Send {
     /// networks these are the pooled features.
     fn hidden(&self, map: &Tensor, train: bool) -> Tensor;
 
-    /// What a classification head sees, `[b, dim]`: the ReLU of `hidden` for AlexNet
-    /// and VGG, `hidden` itself for the others.
+    /// What a classification head sees, `[b, dim]`: the ReLU of `hidden` for Conv4, AlexNet
+    /// and VGG, `hidden` itself for residual networks.
     fn activate(&self, hidden: &Tensor) -> Tensor {
         hidden.shallow_clone()
     }

@@ -13,7 +13,8 @@ use assert_cmd::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The binary, on one thread so that tests may run side by side, without a user's own settings.
+/// The binary, without a user's own settings. Long runs are given one thread: tests run side by
+/// side, and libtorch's threads wait for each other by spinning.
 pub fn ssl_cluster(args: &[&str]) -> Command {
     let mut command = Command::cargo_bin("ssl-cluster").unwrap();
     command.args(args).env_remove("SSL_CLUSTER_DEVICE");

@@ -32,11 +32,11 @@ fn an_interrupted_run_goes_on_to_the_labels_of_an_uninterrupted_one() {
                 "--method",
                 method,
                 "--epochs",
-                "12",
+                "8",
             ]
             .map(String::from)
             .into_iter()
-            .chain(["-k", "6", "--batch-size", "8", "--threads", "2"].map(String::from))
+            .chain(["-k", "6", "--batch-size", "8", "--threads", "1"].map(String::from))
             .collect::<Vec<_>>()
         };
         let mut child = Command::new(assert_cmd::cargo::cargo_bin("ssl-cluster"))
