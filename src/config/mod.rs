@@ -260,6 +260,9 @@ impl Config {
         positive("threads", train.threads as f64)?;
         positive("iterations", cluster.iterations as f64)?;
         positive("components", cluster.components as f64)?;
+        if self.run.images < 2 {
+            return Err("one image cannot be clustered: at least 2 are needed".into());
+        }
         if cluster.clusters < 2 {
             return Err("--clusters must be at least 2".into());
         }
