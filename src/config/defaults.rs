@@ -243,7 +243,7 @@ fn default_epochs(facts: &Facts, arch: &str) -> usize {
         (false, _) => 20_000_000,
     };
     let (least, most) = if facts.device == Device::Cpu {
-        (5, 20)
+        (5, 15)
     } else {
         (20, 200)
     };
