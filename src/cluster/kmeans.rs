@@ -10,6 +10,7 @@ use rand::Rng;
 use rand::seq::index;
 use tch::{Device, Kind, Tensor};
 
+use super::preprocess::l2_rows;
 use super::{
     CHUNK_BYTES, ClusterError, Clusterer, Clustering, Engine, Init, KMeansOptions, Statistics,
     chunks, rows_per_chunk, sizes,
@@ -30,7 +31,7 @@ pub struct TensorKMeans;
 impl Clusterer for TensorKMeans {
     fn fit(&self, points: &Tensor, options: &KMeansOptions) -> Result<Clustering, ClusterError> {
         let points = &if options.spherical {
-            unit_rows(points)
+            l2_rows(&points.to_kind(Kind::Float))
         } else {
             points.to_kind(Kind::Float)
         };
@@ -45,7 +46,7 @@ impl Clusterer for TensorKMeans {
             centroids = means(points, &nearest.labels, &centroids, &counts);
             statistics.reassigned += split_empty(&mut centroids, counts, &mut rng);
             if options.spherical {
-                centroids = unit_rows(&centroids);
+                centroids = l2_rows(&centroids);
             }
             statistics.iterations += 1;
             let next = assign(points, &centroids);
@@ -78,7 +79,7 @@ pub(super) fn initial_centroids(
         Init::Random => random_rows(points, options.clusters, options.seed),
     };
     Ok(if options.spherical {
-        unit_rows(&centroids)
+        l2_rows(&centroids)
     } else {
         centroids.copy()
     })
@@ -92,17 +93,6 @@ pub(super) fn random_rows(points: &Tensor, count: usize, seed: u64) -> Tensor {
         .map(|row| row as i64)
         .collect();
     points.index_select(0, &Tensor::from_slice(&rows).to_device(points.device()))
-}
-
-/// Each row divided by its norm; a zero row stays zero.
-pub(crate) fn unit_rows(matrix: &Tensor) -> Tensor {
-    let matrix = matrix.to_kind(Kind::Float);
-    let norms = matrix
-        .square()
-        .sum_dim_intlist(1, true, Kind::Float)
-        .sqrt()
-        .clamp_min(1e-12);
-    matrix / norms
 }
 
 struct Nearest {

@@ -57,13 +57,9 @@ impl<'a> Stage<'a> {
 /// A run in progress.
 pub struct Session<'a> {
     stage: Stage<'a>,
-    config: &'a Config,
-    data: &'a Dataset,
-    network: &'a Network,
     method: Box<dyn Method>,
     optimiser: Sgd,
     run: &'a RunDir,
-    monitor: &'a dyn Monitor,
     position: Position,
     /// The order of images, and where it began.
     order: Vec<u32>,
@@ -103,13 +99,9 @@ impl<'a> Session<'a> {
                 network,
                 monitor,
             },
-            config,
-            data,
-            network,
             method,
             optimiser,
             run,
-            monitor,
             position: Position::default(),
             order: Vec::new(),
             order_place: None,
@@ -128,15 +120,15 @@ impl<'a> Session<'a> {
     pub fn restore(&mut self) -> Result<()> {
         let path = self.run.checkpoint();
         let mut saved = Checkpoint::read(&path).context("this run cannot be resumed")?;
-        if saved.place.images != fingerprint(self.data.names.iter().map(String::as_str)) {
+        if saved.place.images != fingerprint(self.stage.data.names.iter().map(String::as_str)) {
             bail!(
                 "the images of '{}' are not those that this run began with (files were added, \
                  removed or renamed): put them back, or start a new run",
-                self.config.run.input
+                self.stage.config.run.input
             );
         }
         weights::load_into(
-            &named_variables(&self.network.store),
+            &named_variables(&self.stage.network.store),
             &saved.take(BACKBONE),
             &path,
         )?;
@@ -163,7 +155,7 @@ impl<'a> Session<'a> {
             Record::Labels(step) => step.step <= self.position.label_steps,
         });
         let labels = self.run.read_labels()?;
-        if labels.len() == self.data.len() {
+        if labels.len() == self.stage.data.len() {
             self.labels = Some(labels.into_iter().map(|record| record.label).collect());
         }
         Ok(())
@@ -175,11 +167,11 @@ impl<'a> Session<'a> {
     }
 
     fn images_an_epoch(&self) -> u64 {
-        self.data.len() as u64
+        self.stage.data.len() as u64
     }
 
     fn all_images(&self) -> u64 {
-        self.images_an_epoch() * self.config.train.epochs as u64
+        self.images_an_epoch() * self.stage.config.train.epochs as u64
     }
 
     /// Whether every epoch is done.
@@ -202,7 +194,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Interrupted`] once the user asked to stop.
     pub fn check_interrupt(&mut self) -> Result<()> {
-        if self.monitor.stopping() {
+        if self.stage.monitor.stopping() {
             self.end_segment();
             return Err(Interrupted.into());
         }
@@ -212,7 +204,7 @@ impl<'a> Session<'a> {
     /// The last batch before the end of the epoch, or before new labels, is done.
     pub fn end_segment(&mut self) {
         self.meter.trained_since(self.segment_start);
-        self.monitor.end();
+        self.stage.monitor.end();
     }
 
     /// Makes pseudo-labels, writes and records them.
@@ -235,7 +227,7 @@ impl<'a> Session<'a> {
         let records = self.label_records(&labels);
         self.run.write_labels(&records)?;
         self.run
-            .keep_step_labels(&records, self.epoch(), self.config.output.keep_labels)?;
+            .keep_step_labels(&records, self.epoch(), self.stage.config.output.keep_labels)?;
         self.labels = labels.into_iter().next();
         self.records.push(Record::Labels(record));
         self.run.write_metrics(&self.records)?;
@@ -261,6 +253,7 @@ impl<'a> Session<'a> {
         record.size_max = sizes.iter().copied().max().unwrap_or(0);
         record.nmi_previous = self.labels.as_ref().map(|before| nmi(before, labels));
         record.nmi_classes = self
+            .stage
             .data
             .class_of
             .as_ref()
@@ -274,7 +267,7 @@ impl<'a> Session<'a> {
 
     fn warn_of_collapse(&self, record: &LabelStepRecord) {
         if record.nonempty < 2 {
-            self.monitor.warn(
+            self.stage.monitor.warn(
                 "all images fell into one cluster: the features have collapsed; \
                  try a lower --lr, a larger --batch-size or other images",
             );
@@ -283,9 +276,9 @@ impl<'a> Session<'a> {
 
     fn label_records(&self, labels: &[Vec<u32>]) -> Vec<LabelRecord> {
         let several = labels.len() > 1;
-        (0..self.data.len())
+        (0..self.stage.data.len())
             .map(|image| LabelRecord {
-                path: self.data.names[image].clone(),
+                path: self.stage.data.names[image].clone(),
                 label: labels[0][image],
                 score: None,
                 distance: None,
@@ -295,8 +288,13 @@ impl<'a> Session<'a> {
     }
 
     fn make_order(&mut self, images: u64, label_steps: u64) {
-        let mut rng = stream(self.config.train.seed, Purpose::Order, images, label_steps);
-        self.order = self.method.order(self.data.len(), &mut rng);
+        let mut rng = stream(
+            self.stage.config.train.seed,
+            Purpose::Order,
+            images,
+            label_steps,
+        );
+        self.order = self.method.order(self.stage.data.len(), &mut rng);
         self.order_place = Some((images, label_steps));
     }
 
@@ -313,7 +311,7 @@ impl<'a> Session<'a> {
         let start = self.order_place.map_or(0, |(start, _)| start);
         let end = (here / n + 1) * n;
         // Labels come between whole batches: a batch of a few images has no statistics.
-        let size = self.config.train.batch_size as u64;
+        let size = self.stage.config.train.batch_size as u64;
         let whole = |due: u64| here + due.saturating_sub(here).max(1).div_ceil(size) * size;
         let end = self
             .method
@@ -321,27 +319,29 @@ impl<'a> Session<'a> {
             .map_or(end, |due| whole(due).min(end));
         let rows = self.order[(here - start) as usize..(end - start) as usize].to_vec();
         let epoch = here / n + 1;
-        let label = format!("epoch {epoch}/{}", self.config.train.epochs);
-        self.monitor.begin(Phase::Train, &label, rows.len() as u64);
+        let label = format!("epoch {epoch}/{}", self.stage.config.train.epochs);
+        self.stage
+            .monitor
+            .begin(Phase::Train, &label, rows.len() as u64);
         self.segment_start = Instant::now();
         (self.segment_batches, self.segment_images) = (0, 0);
-        let lengths = training_lengths(rows.len(), self.config.train.batch_size);
-        batches(&self.data.pixels, rows, lengths)
+        let lengths = training_lengths(rows.len(), self.stage.config.train.batch_size);
+        batches(&self.stage.data.pixels, rows, lengths)
     }
 
     /// Learns from one batch.
     pub fn learn(&mut self, batch: PixelBatch) -> Result<()> {
-        let batch = Batch::new(batch, self.network);
+        let batch = Batch::new(batch, self.stage.network);
         // Dropout draws from libtorch's generator: seeded for each batch, it needs no saving.
         let seed = key(
-            self.config.train.seed,
+            self.stage.config.train.seed,
             Purpose::Step,
             self.position.batches,
             0,
         );
         tch::manual_seed(seed as i64);
         let progress = self.position.images as f64 / self.all_images() as f64;
-        let lr = self.config.train.lr * self.config.train.schedule.factor(progress);
+        let lr = self.stage.config.train.lr * self.stage.config.train.schedule.factor(progress);
         let context = self.stage.at(self.position);
         for phase in 0..self.method.phases() {
             let loss = self.method.loss(&context, &batch, phase)?;
@@ -355,7 +355,7 @@ impl<'a> Session<'a> {
         self.position.batches += 1;
         self.segment_batches += 1;
         self.segment_images += batch.rows.len() as u64;
-        self.monitor.advance(batch.rows.len() as u64);
+        self.stage.monitor.advance(batch.rows.len() as u64);
         if self.position.batches.is_multiple_of(LOSS_EVERY) {
             self.check_loss()?;
         }
@@ -380,7 +380,7 @@ impl<'a> Session<'a> {
                  start again with a lower --lr (now {})",
                 self.position.images / self.images_an_epoch() + 1,
                 self.position.batches,
-                self.config.train.lr
+                self.stage.config.train.lr
             );
         }
         Ok(loss)
@@ -391,10 +391,10 @@ impl<'a> Session<'a> {
         self.forecast_given = true;
         let an_image = self.segment_start.elapsed().as_secs_f64() / self.segment_images as f64;
         let left = (self.all_images() - self.position.images) as f64;
-        let seconds = left * an_image + self.config.train.epochs as f64 * self.seconds_a_step;
+        let seconds = left * an_image + self.stage.config.train.epochs as f64 * self.seconds_a_step;
         if seconds > 90.0 {
-            let epochs = (self.config.train.epochs / 3).max(1);
-            self.monitor.note(&format!(
+            let epochs = (self.stage.config.train.epochs / 3).max(1);
+            self.stage.monitor.note(&format!(
                 "about {} to go at {:.0} images/s; shorter with `--epochs {epochs}` or a smaller --size",
                 duration(seconds),
                 1.0 / an_image,
@@ -405,7 +405,7 @@ impl<'a> Session<'a> {
     /// Reports and saves an epoch.
     pub fn end_epoch(&mut self) -> Result<()> {
         let loss = self.check_loss()?;
-        let train = &self.config.train;
+        let train = &self.stage.config.train;
         let epoch = self.position.images / self.images_an_epoch();
         let progress = (self.position.images - 1) as f64 / self.all_images() as f64;
         let record = EpochRecord {
@@ -417,9 +417,14 @@ impl<'a> Session<'a> {
             images_per_second: self.meter.images_per_second(),
             seconds: self.meter.seconds(),
         };
-        narrate(self.config, &record, self.last_step(), self.monitor);
+        narrate(
+            self.stage.config,
+            &record,
+            self.last_step(),
+            self.stage.monitor,
+        );
         self.records.push(Record::Epoch(record));
-        self.meter = Meter::new(self.network.device());
+        self.meter = Meter::new(self.stage.network.device());
         self.save()
     }
 
@@ -430,10 +435,10 @@ impl<'a> Session<'a> {
             position: self.position,
             order: self.order_place.unwrap_or_default(),
             meter: self.meter.sums(),
-            images: fingerprint(self.data.names.iter().map(String::as_str)),
+            images: fingerprint(self.stage.data.names.iter().map(String::as_str)),
             method: values,
         });
-        checkpoint.add(BACKBONE, named_variables(&self.network.store));
+        checkpoint.add(BACKBONE, named_variables(&self.stage.network.store));
         for module in self.method.modules() {
             checkpoint.add(module.name, named_variables(module.store));
         }
@@ -442,7 +447,7 @@ impl<'a> Session<'a> {
         self.run.write_metrics(&self.records)?;
         replace(
             &self.run.model(),
-            &model_bytes(self.network, self.method.as_ref(), self.config)?,
+            &model_bytes(self.stage.network, self.method.as_ref(), self.stage.config)?,
         )?;
         replace(&self.run.checkpoint(), &checkpoint.to_bytes()?)
     }
@@ -455,12 +460,12 @@ impl<'a> Session<'a> {
         let seconds = started.elapsed().as_secs_f64();
         let labels = &labelling.assignments.labels[0];
         let record = self.complete_record(labelling.record, labels, seconds);
-        self.monitor.note(&format!(
+        self.stage.monitor.note(&format!(
             "final labels: {} of {} clusters in use, sizes {} to {}",
             record.nonempty, record.clusters, record.size_min, record.size_max
         ));
         self.run
-            .write_labels(&final_records(self.data, &labelling.assignments))?;
+            .write_labels(&final_records(self.stage.data, &labelling.assignments))?;
         self.records.push(Record::Labels(record));
         self.run.write_metrics(&self.records)?;
         // The last file: its presence says that the run is complete.
