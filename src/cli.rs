@@ -95,6 +95,15 @@ pub struct Train {
     /// Smallest share of the area that a random crop covers
     #[arg(long, value_name = "SHARE")]
     pub crop_scale: Option<f64>,
+    /// Strength of random brightness, contrast, saturation and hue, 0 to 1
+    #[arg(long)]
+    pub jitter: Option<f64>,
+    /// Share of the views that lose their colours
+    #[arg(long, value_name = "SHARE")]
+    pub greyscale: Option<f64>,
+    /// Do not mirror images (for text, or where left and right differ)
+    #[arg(long)]
+    pub no_flip: bool,
     /// Edges instead of colours (two Sobel filters)
     #[arg(long)]
     pub sobel: bool,
@@ -110,7 +119,8 @@ pub struct Train {
     /// DeepCluster: how clusters of unequal size are balanced (sampler, weights, none)
     #[arg(long)]
     pub balance: Option<String>,
-    /// DeepCluster: epochs from one clustering to the next (fractions allowed)
+    /// DeepCluster: epochs from one clustering to the next (fractions allowed) [default: 1, more
+    /// where epochs are short]
     #[arg(long, value_name = "EPOCHS")]
     pub reassign: Option<f64>,
     /// DeepCluster: start k-means from the clusters before

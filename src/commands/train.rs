@@ -67,13 +67,11 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
         input: absolute(input),
         images: set.files.len(),
     };
-    let (mut config, choices) = complete(settings.over((entry.preset)()), &facts, info);
+    let (mut config, mut choices) = complete(settings.over((entry.preset)(&facts)), &facts, info);
     config.train.method = name;
     config.train.threads = threads;
-    let mut options = (entry.options)();
-    options.extend(std::mem::take(&mut config.method));
-    config.method = options;
-    check(&config, entry)?;
+    check(&config)?;
+    choices.extend(entry.complete_options(&mut config)?);
     if args.print_config {
         std::io::stdout().write_all(config.to_toml()?.as_bytes())?;
         return Ok(ExitStatus::Done);
@@ -83,7 +81,7 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
     let data = load(set, &config, ui)?;
     report_skipped(&data.skipped, config.run.images, args.strict, ui)?;
     config.run.images = data.len();
-    check(&config, entry)?;
+    check(&config)?;
     let run = RunDir::create(&out)?;
     run.write_config(&config)?;
     run.write_skipped(&data.skipped)?;
@@ -212,9 +210,8 @@ fn load(set: ImageSet, config: &Config, ui: &Ui) -> Result<Dataset> {
 }
 
 /// Refuses options that cannot work, before anything is done.
-fn check(config: &Config, entry: &MethodEntry) -> Result<()> {
+fn check(config: &Config) -> Result<()> {
     config.validate().map_err(usage)?;
-    entry.check_options(&config.method)?;
     let backbone =
         model::find(&config.model.arch).ok_or_else(|| unknown_arch(&config.model.arch))?;
     if config.data.size < backbone.min_size {
@@ -281,6 +278,9 @@ fn settings(args: &cli::Train) -> Result<Settings> {
             size: args.size,
             crop_scale: args.crop_scale.map(|low| [low, 1.0]),
             sobel: flag(args.sobel),
+            flip: args.no_flip.then_some(false),
+            jitter: args.jitter,
+            greyscale: args.greyscale,
             ..DataSettings::default()
         },
         model: ModelSettings {

@@ -20,6 +20,18 @@ pub struct Facts {
     pub threads: usize,
 }
 
+impl Facts {
+    /// The short side of the median image.
+    fn short(&self) -> usize {
+        self.width.min(self.height) as usize
+    }
+
+    /// Whether the images are as small as CIFAR's or a little larger.
+    pub fn thumbnails(&self) -> bool {
+        self.short() <= SMALL
+    }
+}
+
 /// A default that was chosen, for the user to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
@@ -50,7 +62,7 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
         }
     };
     let on_cpu = facts.device == Device::Cpu;
-    let short = facts.width.min(facts.height) as usize;
+    let short = facts.short();
 
     let size = settings.data.size.unwrap_or_else(|| match short {
         0..=SMALL => short.clamp(16, SMALL),

@@ -287,7 +287,7 @@ impl Config {
             ));
         }
         if !(0.0..=1.0).contains(&data.greyscale) || !(0.0..=1.0).contains(&data.jitter) {
-            return Err("jitter and greyscale must lie between 0 and 1".into());
+            return Err("--jitter and --greyscale must lie between 0 and 1".into());
         }
         if !(0.0..1.0).contains(&train.momentum) || train.weight_decay < 0.0 {
             return Err("momentum must lie in 0..1 and weight decay must not be negative".into());

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tch::{Tensor, nn};
 
 use crate::cluster::assigner::{Assigner, Assignments};
+use crate::config::defaults::{Choice, Facts};
 use crate::config::{Config, Settings};
 use crate::data::sampler;
 use crate::model::network::Network;
@@ -155,12 +156,13 @@ pub struct MethodEntry {
     pub name: &'static str,
     pub help: &'static str,
     pub paper: &'static str,
-    /// Defaults that differ from the program's.
-    pub preset: fn() -> Settings,
+    /// Defaults that differ from the program's, for such images on such a device.
+    pub preset: fn(&Facts) -> Settings,
     /// The method's own options (`--set key=value`, `[method]` of the TOML) with their defaults.
     pub options: fn() -> toml::Table,
-    /// Refuses values of these options that cannot work.
-    pub check: fn(&toml::Table) -> Result<()>,
+    /// Refuses values of these options that cannot work, and puts numbers in place of those that
+    /// leave the choice to the program.
+    pub resolve: fn(&mut Config) -> Result<Vec<Choice>>,
     pub build: fn(&Build) -> Result<Box<dyn Method>>,
 }
 
@@ -173,10 +175,11 @@ pub fn method(name: &str) -> Option<&'static MethodEntry> {
 }
 
 impl MethodEntry {
-    /// Refuses keys in `given` that the method does not have, and values that cannot work.
-    pub fn check_options(&self, given: &toml::Table) -> Result<()> {
-        let known = (self.options)();
-        if let Some(key) = given.keys().find(|key| !known.contains_key(*key)) {
+    /// Completes `config.method`: keys that the method does not have and values that cannot work
+    /// are refused, what is missing or left open is chosen.
+    pub fn complete_options(&self, config: &mut Config) -> Result<Vec<Choice>> {
+        let mut known = (self.options)();
+        if let Some(key) = config.method.keys().find(|key| !known.contains_key(*key)) {
             let known: Vec<&str> = known.keys().map(String::as_str).collect();
             let own = if known.is_empty() {
                 "none".into()
@@ -188,7 +191,9 @@ impl MethodEntry {
                 self.name
             )));
         }
-        (self.check)(given)
+        known.extend(std::mem::take(&mut config.method));
+        config.method = known;
+        (self.resolve)(config)
     }
 }
 

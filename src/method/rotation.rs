@@ -20,7 +20,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
     name: "rotation",
     help: "predicts how an image was turned (0, 90, 180 or 270 degrees); labels by k-means at the end",
     paper: "Gidaris et al., Unsupervised Representation Learning by Predicting Image Rotations, ICLR 2018, https://arxiv.org/abs/1803.07728",
-    preset: || Settings {
+    preset: |_| Settings {
         data: DataSettings {
             crop_scale: Some([0.8, 1.0]),
             ..DataSettings::default()
@@ -33,7 +33,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
         ..Settings::default()
     },
     options: toml::Table::new,
-    check: |_| Ok(()),
+    resolve: |_| Ok(Vec::new()),
     build: |build| Ok(Box::new(Rotation::new(build))),
 };
 

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::cluster::assigner::{Assigner, FeatureKind};
 use crate::cluster::sinkhorn::{self, SinkhornOptions, Transport};
-use crate::config::{DataSettings, Settings};
+use crate::config::defaults::{Choice, Facts};
+use crate::config::{Config, DataSettings, Settings};
 use crate::model::MultiHead;
 use crate::monitor::Phase;
 use crate::random::{Purpose, stream};
@@ -26,19 +27,48 @@ pub const ENTRY: MethodEntry = MethodEntry {
     name: "sela",
     help: "equally large clusters by optimal transport (Sinkhorn-Knopp), with one or several heads",
     paper: "Asano et al., Self-labelling via simultaneous clustering and representation learning, ICLR 2020, https://arxiv.org/abs/1911.05371",
-    // Augmentation 3 of the authors' code: crop, jitter 0.4, greyscale 0.2, flip.
-    preset: || Settings {
+    preset,
+    options: option_table::<Options>,
+    resolve,
+    build: |build| Ok(Box::new(Sela::new(build)?)),
+};
+
+/// Augmentation 3 of the authors' code: crop, jitter 0.4, greyscale 0.2, flip. For thumbnails λ is
+/// that of their CIFAR code, and the label step looks at plain images: a crop of 28 pixels says
+/// little of its image (2,000 images of Fashion-MNIST, 15 epochs, three seeds: kNN accuracy rises by
+/// 2.3 points over the untrained network, with augmented images by 0.7).
+fn preset(facts: &Facts) -> Settings {
+    let mut method = toml::Table::new();
+    if facts.thumbnails() {
+        method.insert("lambda".into(), 10.0.into());
+        method.insert("gather".into(), "plain".into());
+    }
+    Settings {
         data: DataSettings {
             jitter: Some(0.4),
             greyscale: Some(0.2),
             ..DataSettings::default()
         },
+        method,
         ..Settings::default()
-    },
-    options: option_table::<Options>,
-    check: |table| Options::parse(table).map(|_| ()),
-    build: |build| Ok(Box::new(Sela::new(build)?)),
-};
+    }
+}
+
+fn resolve(config: &mut Config) -> Result<Vec<Choice>> {
+    let options = Options::parse(&config.method)?;
+    if options.label_steps > 0 {
+        return Ok(Vec::new());
+    }
+    let steps = default_label_steps(config.train.epochs);
+    config
+        .method
+        .insert("label_steps".into(), (steps as i64).into());
+    Ok(vec![Choice {
+        name: "label-steps",
+        value: steps.to_string(),
+        reason: format!("for {} epochs", config.train.epochs),
+    }])
+}
 
 /// How label steps spread over the training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -81,7 +111,7 @@ struct Options {
     /// Where the solver stops.
     tolerance: f64,
     max_iterations: usize,
-    /// Label steps over the training; 0 for 100, and at least one for each half epoch.
+    /// Label steps over the training; 0 leaves the choice to [`resolve`].
     label_steps: usize,
     label_schedule: LabelSchedule,
     gather: Gather,
@@ -136,11 +166,8 @@ struct Sela {
 
 impl Sela {
     fn new(build: &Build) -> Result<Self> {
-        let mut options = Options::parse(&build.config.method)?;
+        let options = Options::parse(&build.config.method)?;
         let train = &build.config.train;
-        if options.label_steps == 0 {
-            options.label_steps = default_label_steps(train.epochs);
-        }
         let clusters = build.config.cluster.clusters;
         let store = nn::VarStore::new(build.network.device());
         let heads = MultiHead::new(
