@@ -25,8 +25,9 @@ lint: tools ## check the formatting and the compiler's and clippy's warnings
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets --locked -- -D warnings
 
-bench: tools ## measure the speed of the parts (the benchmarks in benches/)
-	$(CARGO) bench --locked
+bench: build ## measure clustering beside faiss and NumPy (fetched from PyPI into target/bench)
+	@$(PYTHON) -m venv target/bench && target/bench/bin/pip install --quiet --disable-pip-version-check faiss-cpu numpy
+	@target/bench/bin/python scripts/bench_clustering.py target/release/ssl-cluster
 
 data: ## write all 70,000 Fashion-MNIST images to data/full (from Debian's package or FASHION_MNIST=DIR)
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): install Python 3.8 or newer" >&2; exit 1; }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cluster::sinkhorn::Solver;
 use crate::config::{Keep, Schedule};
 use crate::device::DeviceChoice;
 
@@ -295,6 +296,9 @@ pub struct Cluster {
     /// Sinkhorn: exponent of the probabilities
     #[arg(long, default_value_t = 25.0)]
     pub lambda: f64,
+    /// Sinkhorn: the published algorithm, Newton's method on its dual, or whichever is cheaper
+    #[arg(long, value_enum, default_value_t = SolverArg::Auto)]
+    pub solver: SolverArg,
     #[command(flatten)]
     pub machine: Machine,
 }
@@ -317,6 +321,23 @@ pub enum ClusterMethod {
 pub enum Scores {
     Logits,
     Probabilities,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SolverArg {
+    Auto,
+    Sinkhorn,
+    Newton,
+}
+
+impl From<SolverArg> for Solver {
+    fn from(typed: SolverArg) -> Self {
+        match typed {
+            SolverArg::Auto => Self::Auto,
+            SolverArg::Sinkhorn => Self::Sinkhorn,
+            SolverArg::Newton => Self::Newton,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

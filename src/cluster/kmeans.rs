@@ -1,26 +1,21 @@
 //! K-means by Lloyd's algorithm as DeepCluster runs it through faiss: L2 distance, random distinct
 //! points as initial centroids, and empty clusters given a share of a large one.
 //!
-//! Each iteration computes the squared distances `‖x‖² − 2 x·c + ‖c‖²` by one matrix product for
-//! each block of rows (memory: 64 MiB beside the points, independent of n and k) and the means of
-//! the points that chose each centroid. Source: facebookresearch/deepcluster `clustering.py`;
-//! facebookresearch/faiss `Clustering.cpp`.
+//! Source: facebookresearch/deepcluster `clustering.py`; facebookresearch/faiss `Clustering.cpp`.
+//! What an iteration costs is decided in [`points`](super::points).
 
 use rand::Rng;
 use rand::seq::index;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::preprocess::l2_rows;
-use super::{
-    CHUNK_BYTES, ClusterError, Clusterer, Clustering, Engine, Init, KMeansOptions, Statistics,
-    chunks, rows_per_chunk, sizes,
-};
+use super::{ClusterError, Clusterer, Clustering, Engine, Init, KMeansOptions, Statistics, points};
 use crate::random::{Purpose, stream};
 
 /// The registry entry.
 pub const ENGINE: Engine = Engine {
     name: "tensor",
-    help: "matrix products on libtorch, CPU and CUDA; empty clusters are reassigned",
+    help: "exact, by 16-bit products on a CPU and matrix products on CUDA; empty clusters are reassigned",
     clusterer: &TensorKMeans,
 };
 
@@ -30,39 +25,38 @@ pub struct TensorKMeans;
 
 impl Clusterer for TensorKMeans {
     fn fit(&self, points: &Tensor, options: &KMeansOptions) -> Result<Clustering, ClusterError> {
-        let points = &if options.spherical {
-            l2_rows(&points.to_kind(Kind::Float))
+        let tensor = points.to_kind(Kind::Float);
+        let tensor = if options.spherical {
+            l2_rows(&tensor)
         } else {
-            points.to_kind(Kind::Float)
+            tensor.contiguous()
         };
-        let k = options.clusters;
+        let mut points = points::points(&tensor, options.clusters)?;
         let mut rng = stream(options.seed, Purpose::Clustering, 1, 0);
-        let mut centroids = initial_centroids(points, options)?;
+        let mut centroids = initial_centroids(&tensor, options)?;
         let mut statistics = Statistics::default();
-        let mut nearest = assign(points, &centroids);
+        let mut assigned = points.assign(&centroids);
         for _ in 0..options.iterations {
-            statistics.objective.push(nearest.objective);
-            let counts = sizes(&nearest.labels, k);
-            centroids = means(points, &nearest.labels, &centroids, &counts);
-            statistics.reassigned += split_empty(&mut centroids, counts, &mut rng);
+            statistics.objective.push(assigned.objective);
+            centroids = points.means(&centroids);
+            statistics.reassigned += split_empty(&mut centroids, points.sizes(), &mut rng);
             if options.spherical {
                 centroids = l2_rows(&centroids);
             }
             statistics.iterations += 1;
-            let next = assign(points, &centroids);
-            let settled = next.labels.equal(&nearest.labels);
-            let gain = nearest.objective - next.objective;
-            nearest = next;
-            if settled || (gain >= 0.0 && gain < options.tolerance * nearest.objective) {
+            let before = assigned.objective;
+            assigned = points.assign(&centroids);
+            let gain = before - assigned.objective;
+            let slow = gain >= 0.0 && gain < options.tolerance * assigned.objective;
+            if !assigned.moved || slow {
                 break;
             }
         }
-        statistics.objective.push(nearest.objective);
-        let sizes = sizes(&nearest.labels, k);
+        statistics.objective.push(assigned.objective);
         Ok(Clustering {
-            labels: nearest.labels,
+            labels: points.labels(),
             centroids,
-            sizes,
+            sizes: points.sizes(),
             statistics,
         })
     }
@@ -93,66 +87,6 @@ pub(super) fn random_rows(points: &Tensor, count: usize, seed: u64) -> Tensor {
         .map(|row| row as i64)
         .collect();
     points.index_select(0, &Tensor::from_slice(&rows).to_device(points.device()))
-}
-
-struct Nearest {
-    /// `[n] i64`
-    labels: Tensor,
-    /// Sum of squared distances.
-    objective: f64,
-}
-
-/// The nearest centroid of every point; ties go to the smaller index.
-fn assign(points: &Tensor, centroids: &Tensor) -> Nearest {
-    let k = centroids.size()[0] as usize;
-    let half_norms = centroids.square().sum_dim_intlist(1, false, Kind::Float) * -0.5;
-    let transposed = centroids.transpose(0, 1);
-    let bytes = CHUNK_BYTES.min(rows_per_chunk(k, CHUNK_BYTES) * 8 * points.size()[1] as usize);
-    let (mut labels, mut objective) = (
-        Vec::new(),
-        Tensor::zeros(1, (Kind::Double, points.device())),
-    );
-    for (_, rows) in chunks(points, bytes) {
-        // argmin ‖x − c‖² = argmax (x·c − ‖c‖²/2)
-        let (score, label) = half_norms.addmm(&rows, &transposed).max_dim(1, false);
-        let squared = rows.square().sum_dim_intlist(1, false, Kind::Float) - score * 2.0;
-        objective += squared.clamp_min(0.0).sum(Kind::Double);
-        labels.push(label);
-    }
-    Nearest {
-        labels: Tensor::cat(&labels, 0),
-        objective: objective.double_value(&[0]),
-    }
-}
-
-/// The mean of the points of each cluster `[k, d]`; an empty cluster keeps its centroid.
-fn means(points: &Tensor, labels: &Tensor, centroids: &Tensor, counts: &[usize]) -> Tensor {
-    let sums = match points.device() {
-        Device::Cpu => centroids.zeros_like().index_add(0, labels, points),
-        // CUDA's index_add adds in whatever order the threads arrive; products repeat exactly.
-        _ => sums_by_products(points, labels, centroids),
-    };
-    let counts: Vec<f32> = counts.iter().map(|&count| count as f32).collect();
-    let counts = Tensor::from_slice(&counts)
-        .to_device(points.device())
-        .unsqueeze(1);
-    (sums / counts.clamp_min(1.0)).where_self(&counts.gt(0.0), centroids)
-}
-
-fn sums_by_products(points: &Tensor, labels: &Tensor, centroids: &Tensor) -> Tensor {
-    let k = centroids.size()[0];
-    let mut sums = centroids.zeros_like();
-    let bytes =
-        CHUNK_BYTES.min(rows_per_chunk(k as usize, CHUNK_BYTES) * 8 * points.size()[1] as usize);
-    for (start, rows) in chunks(points, bytes) {
-        let chosen = labels.narrow(0, start as i64, rows.size()[0]);
-        sums += chosen
-            .one_hot(k)
-            .to_kind(Kind::Float)
-            .transpose(0, 1)
-            .matmul(&rows);
-    }
-    sums
 }
 
 /// Gives every empty cluster half of another one, chosen with probability

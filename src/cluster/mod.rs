@@ -1,7 +1,8 @@
 //! Clustering by itself: features in, labels out. No network, disk or terminal in sight.
 //!
 //! - [`preprocess`]: PCA, whitening, L2 (what DeepCluster does to features before k-means)
-//! - [`kmeans`]: Lloyd's algorithm on libtorch, with empty-cluster reassignment
+//! - [`kmeans`]: Lloyd's algorithm with empty-cluster reassignment
+//! - [`nearest`]: its exact search for the nearest centroids on a CPU, on the products of [`kernel`]
 //! - [`linfa`]: the same through `linfa-clustering`, as a reference and for k-means++
 //! - [`sinkhorn`]: equal-sized labels as an optimal-transport problem (SeLa's label step)
 //! - [`assigner`]: labels for new points from what clustering learned
@@ -10,9 +11,12 @@
 use tch::Tensor;
 
 pub mod assigner;
+pub mod kernel;
 pub mod kmeans;
 pub mod linfa;
 pub mod metrics;
+pub mod nearest;
+pub mod points;
 pub mod preprocess;
 pub mod sinkhorn;
 
@@ -25,6 +29,8 @@ pub enum ClusterError {
     NoClusters,
     #[error("row {row} holds NaN or infinity")]
     NotFinite { row: usize },
+    #[error("row {row} holds values too large for single precision: scale the features down")]
+    TooLarge { row: usize },
     #[error("expected {expected}, got shape {got:?}")]
     Shape { expected: String, got: Vec<i64> },
     #[error("{0}")]

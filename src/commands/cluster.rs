@@ -39,6 +39,8 @@ struct Stats {
     error: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    newton_steps: Option<usize>,
     sizes: Vec<usize>,
 }
 
@@ -179,6 +181,7 @@ fn transport(args: &cli::Cluster, scores: &Tensor, ui: &Ui) -> Result<(Vec<RowLa
     let defaults = SinkhornOptions::default();
     let options = SinkhornOptions {
         lambda: args.lambda,
+        solver: args.solver.into(),
         tolerance: args.tolerance.unwrap_or(defaults.tolerance),
         max_iterations: args.iterations.unwrap_or(defaults.max_iterations),
         ..defaults
@@ -198,6 +201,7 @@ fn transport(args: &cli::Cluster, scores: &Tensor, ui: &Ui) -> Result<(Vec<RowLa
         seconds: started.elapsed().as_secs_f64(),
         error: Some(solved.error),
         cost: Some(solved.cost),
+        newton_steps: Some(solved.newton_steps),
         sizes: solved.sizes,
         ..Stats::default()
     };

@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 
 use super::ExitStatus;
+use crate::cluster::kernel::Path;
 use crate::device;
 
 pub fn run() -> Result<ExitStatus> {
@@ -41,6 +42,7 @@ pub fn run() -> Result<ExitStatus> {
         device::cores()
     )?;
     writeln!(out, "SIMD         {}", simd())?;
+    writeln!(out, "k-means      {}", Path::best().name())?;
     match device::available_memory() {
         Some(bytes) => writeln!(out, "memory       {:.1} GB available", bytes as f64 / 1e9)?,
         None => writeln!(out, "memory       unknown")?,

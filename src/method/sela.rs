@@ -14,7 +14,7 @@ use super::{
     option_table, parse_options,
 };
 use crate::cluster::assigner::{Assigner, FeatureKind};
-use crate::cluster::sinkhorn::{self, SinkhornOptions, Transport};
+use crate::cluster::sinkhorn::{self, SinkhornOptions, Solver, Transport};
 use crate::config::defaults::{Choice, Facts};
 use crate::config::{Config, DataSettings, Settings};
 use crate::model::MultiHead;
@@ -111,6 +111,8 @@ struct Options {
     /// Where the solver stops.
     tolerance: f64,
     max_iterations: usize,
+    /// How the transport problem is solved: auto, sinkhorn (published) or newton.
+    solver: Solver,
     /// Label steps over the training; 0 leaves the choice to [`resolve`].
     label_steps: usize,
     label_schedule: LabelSchedule,
@@ -125,6 +127,7 @@ impl Default for Options {
             lambda: 25.0,
             tolerance: 0.1,
             max_iterations: 2_000,
+            solver: Solver::Auto,
             label_steps: 0,
             label_schedule: LabelSchedule::Quadratic,
             gather: Gather::Augmented,
@@ -211,6 +214,7 @@ impl Sela {
             lambda: self.options.lambda,
             tolerance: self.options.tolerance,
             max_iterations: self.options.max_iterations,
+            solver: self.options.solver,
             ..SinkhornOptions::default()
         };
         Ok(sinkhorn::solve(&log_p, clusters as usize, &options)?)

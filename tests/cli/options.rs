@@ -40,7 +40,7 @@ fn wrong_usage_exits_with_2_and_names_what_would_do() {
         (&["--heads", "3"], "no option 'heads'"),
         (&["--set", "balance=maybe"], "balance"),
         (&["--set", "balance"], "KEY=VALUE"),
-        (&["--reassign", "0"], "--reassign"),
+        (&["--reassign=-1"], "--reassign"),
         (&["--epochs", "0"], "--epochs"),
         (&["--arch", "alexnet", "--size", "28"], "at least 63"),
         (&["--device", "tpu"], "auto, cpu, cuda"),
@@ -96,8 +96,18 @@ fn options_are_resolved_in_layers() {
     );
     assert_eq!(
         config["method"]["lambda"].as_float(),
-        Some(25.0),
+        Some(10.0),
+        "the method's preset for thumbnails"
+    );
+    assert_eq!(
+        config["method"]["tolerance"].as_float(),
+        Some(0.1),
         "the method's own default"
+    );
+    assert_eq!(
+        config["method"]["label_steps"].as_integer(),
+        Some(5),
+        "what the method chose"
     );
     assert_eq!(
         config["model"]["arch"].as_str(),
@@ -142,7 +152,7 @@ fn defaults_come_with_their_reasons_and_quiet_says_nothing() {
 fn methods_doctor_and_completions_answer() {
     ssl_cluster(&["methods"]).assert().success().stdout(
         contains("deepcluster")
-            .and(contains("--set reassign=1"))
+            .and(contains("--set reassign=0"))
             .and(contains("rotation")),
     );
     ssl_cluster(&["doctor"])

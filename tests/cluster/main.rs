@@ -8,6 +8,8 @@ use tch::{Kind, Tensor};
 mod assigner;
 mod kmeans;
 mod metrics;
+mod nearest;
+mod newton;
 mod preprocess;
 mod sampler;
 mod sinkhorn;

@@ -8,7 +8,7 @@ use ssl_cluster::cluster::sinkhorn::{SinkhornOptions, Transport, plan, solve};
 use super::{assert_close, count, generator, normal};
 
 /// Log-probabilities of `n` points with logits of the given spread, row-major.
-fn log_softmax(seed: u64, n: usize, k: usize, spread: f64) -> Vec<f32> {
+pub fn log_softmax(seed: u64, n: usize, k: usize, spread: f64) -> Vec<f32> {
     let row = |row: Vec<f64>| {
         let logits: Vec<f64> = row.iter().map(|z| z * spread).collect();
         let total = logits.iter().map(|z| z.exp()).sum::<f64>().ln();
@@ -26,7 +26,7 @@ fn to_convergence(lambda: f64) -> SinkhornOptions {
     }
 }
 
-fn check(n: usize, k: usize, options: &SinkhornOptions, transport: &Transport) {
+pub fn check(n: usize, k: usize, options: &SinkhornOptions, transport: &Transport) {
     assert_eq!(transport.labels.len(), n);
     assert_eq!(transport.log_scalings.len(), k);
     assert!(transport.log_scalings.iter().all(|x| x.is_finite()));
@@ -41,7 +41,7 @@ fn check(n: usize, k: usize, options: &SinkhornOptions, transport: &Transport) {
     assert!(transport.converged || transport.iterations == options.max_iterations);
 }
 
-fn sums(plan: &[f64], k: usize) -> (Vec<f64>, Vec<f64>) {
+pub fn sums(plan: &[f64], k: usize) -> (Vec<f64>, Vec<f64>) {
     let rows = plan.chunks_exact(k).map(|row| row.iter().sum()).collect();
     let columns = (0..k)
         .map(|j| plan.iter().skip(j).step_by(k).sum())
@@ -50,7 +50,7 @@ fn sums(plan: &[f64], k: usize) -> (Vec<f64>, Vec<f64>) {
 }
 
 #[track_caller]
-fn assert_all_close(a: &[f64], b: &[f64], tolerance: f64) {
+pub fn assert_all_close(a: &[f64], b: &[f64], tolerance: f64) {
     assert_eq!(a.len(), b.len());
     let worst = a
         .iter()
@@ -171,12 +171,12 @@ fn impossible_pairs_stay_empty() {
 
 // The authors' algorithm (`sinkhornknopp.py: optimize_L_sk`) in f64.
 
-struct Authors {
-    labels: Vec<u32>,
-    log_scalings: Vec<f64>,
+pub struct Authors {
+    pub labels: Vec<u32>,
+    pub log_scalings: Vec<f64>,
 }
 
-fn authors(log_p: &[f32], k: usize, lambda: f64, tolerance: f64) -> Authors {
+pub fn authors(log_p: &[f32], k: usize, lambda: f64, tolerance: f64) -> Authors {
     let n = log_p.len() / k;
     let p: Vec<f64> = log_p
         .iter()
@@ -217,7 +217,7 @@ fn authors(log_p: &[f32], k: usize, lambda: f64, tolerance: f64) -> Authors {
     }
 }
 
-fn agreement(a: &[u32], b: &[u32]) -> f64 {
+pub fn agreement(a: &[u32], b: &[u32]) -> f64 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).filter(|(a, b)| a == b).count() as f64 / a.len() as f64
 }
@@ -373,6 +373,7 @@ fn laptops_go_to_the_nearer_shops() {
         max_iterations: 10_000,
         rows: Some(vec![25.0; 2]),
         columns: Some(vec![25.0; 2]),
+        ..SinkhornOptions::default()
     };
     let exact = plan(&log_p, 2, &with(50.0)).unwrap();
     assert_all_close(&exact, &[25.0, 0.0, 0.0, 25.0], 1e-6);

@@ -1,32 +1,53 @@
-//! Sinkhorn-Knopp: labels of equal size as an optimal-transport problem (Cuturi, NeurIPS 2013;
-//! SeLa, Asano, Rupprecht and Vedaldi, ICLR 2020, section 3; yukimasano/self-label
-//! `sinkhornknopp.py`).
+//! Equal-sized labels as an optimal-transport problem (Cuturi, NeurIPS 2013; SeLa, Asano,
+//! Rupprecht and Vedaldi, ICLR 2020, section 3; yukimasano/self-label `sinkhornknopp.py`).
 //!
 //! Given log-probabilities `[n, k]`, find row and column scalings of `P^λ` such that row `i` sums to
 //! `a_i` and column `j` to `b_j`; point `i` then takes the label `argmax_j r_j P_ij^λ`.
 //!
-//! The authors need float64, because `P^25` underflows. Here each row is divided by its own maximum
-//! (the row scaling absorbs it) and the column scalings are *absorbed* into the stored matrix
-//! whenever they have grown by more than `e^ABSORB` (Schmitzer, SIAM J. Sci. Comput. 2019), so f32
-//! storage suffices for every λ and nothing underflows to a division by zero. Sums are f64: the
-//! convergence criterion adds the changes of all n rows, which rounding would hide for large n.
-//! An iteration is one pass over memory: the row scaling follows from the row that has just been
-//! read, and its contribution to the column sums is added before it leaves the cache.
-//! Memory: two f32 matrices `[n, k]`. Blocks of rows are fixed, and their column sums are added in
-//! order, so the result does not depend on the number of threads.
+//! - [`scaling`]: Sinkhorn-Knopp, the published algorithm
+//! - [`newton`]: Newton's method on the k column potentials, for scores on which the former takes
+//!   thousands of passes
+//!
+//! Both find the same scalings, and [`Solver::Auto`] takes the cheaper one. Memory: the scores and
+//! one more matrix `[n, k] f32`. Blocks of rows are fixed and their sums are added in order, so the
+//! result does not depend on the number of threads.
+
+mod newton;
+mod scaling;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::ClusterError;
+use newton::Newton;
+use scaling::Scaling;
 
-/// Column potentials move by at most this (natural logarithm) between absorptions: well inside the
-/// range of f32 (about ±87) on top of a matrix whose row maxima are 1.
-const ABSORB: f64 = 20.0;
-/// The convergence test needs the previous row sums, so it is made every tenth iteration, as the
-/// authors do.
-const TEST_EVERY: usize = 10;
 /// Rows handled by one task.
 const BLOCK: usize = 512;
+
+/// Rows that are looked at for the range of the scores.
+const SAMPLE: usize = 1_000;
+/// Iterations of Sinkhorn-Knopp after which [`Solver::Auto`] looks how fast it converges.
+const TRIAL: usize = 30;
+/// Passes that Newton's method takes, to compare costs.
+const NEWTON_STEPS: f64 = 15.0;
+/// A pass of Newton's method against one of Sinkhorn-Knopp: exponentials in place of products, and
+/// for each column a multiplication for each entry.
+const NEWTON_PASS: f64 = 4.0;
+const NEWTON_COLUMN: f64 = 1.0 / 50.0;
+
+/// How the scalings are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Solver {
+    /// Sinkhorn-Knopp where it converges soon, Newton's method otherwise.
+    #[default]
+    Auto,
+    /// The published algorithm.
+    Sinkhorn,
+    /// Newton's method on the column potentials.
+    Newton,
+}
 
 /// What to solve for, and how far.
 #[derive(Debug, Clone)]
@@ -36,7 +57,9 @@ pub struct SinkhornOptions {
     pub lambda: f64,
     /// Stop when `Σ_i |c_i / c_i,new − 1|` over all rows falls to this (the authors' criterion).
     pub tolerance: f64,
+    /// Passes over the matrix at most.
     pub max_iterations: usize,
+    pub solver: Solver,
     /// Row sums, `n` of them; uniform when absent.
     pub rows: Option<Vec<f64>>,
     /// Column sums, `k` of them, with the same total; uniform when absent.
@@ -50,6 +73,7 @@ impl Default for SinkhornOptions {
             lambda: 25.0,
             tolerance: 0.1,
             max_iterations: 2_000,
+            solver: Solver::Auto,
             rows: None,
             columns: None,
         }
@@ -65,7 +89,10 @@ pub struct Transport {
     pub labels: Vec<u32>,
     /// Rows that took each label: balanced up to the rounding by argmax.
     pub sizes: Vec<usize>,
+    /// Passes over the matrix.
     pub iterations: usize,
+    /// Those that were steps of Newton's method.
+    pub newton_steps: usize,
     /// The authors' criterion at the last test.
     pub error: f64,
     pub converged: bool,
@@ -73,21 +100,22 @@ pub struct Transport {
     pub cost: f64,
 }
 
-/// The matrix and marginals of one problem, and the solver's state.
-struct Solver<'a> {
+/// The matrix and marginals of one problem, checked.
+struct Problem<'a> {
     log_p: &'a [f32],
     k: usize,
     lambda: f64,
     rows: Vec<f64>,
     columns: Vec<f64>,
-    /// log r_j, all of it.
+}
+
+/// What a solver came to.
+struct Solution {
     potentials: Vec<f64>,
-    /// The part of `potentials` that `scaled` contains.
-    absorbed: Vec<f64>,
-    /// `exp(λ log P_ij + absorbed_j − top_i)`
-    scaled: Vec<f32>,
-    /// The row maxima of the exponent.
-    tops: Vec<f64>,
+    iterations: usize,
+    newton_steps: usize,
+    error: f64,
+    converged: bool,
 }
 
 /// Solves the problem for log-probabilities (or any scores: −cost) `log_p`, row-major `[n, k]`.
@@ -100,25 +128,11 @@ pub fn solve(
     k: usize,
     options: &SinkhornOptions,
 ) -> Result<Transport, ClusterError> {
-    let mut solver = Solver::new(log_p, k, options)?;
-    let n = solver.rows.len();
-    let mut before = Vec::new();
-    let (mut iterations, mut error, mut converged) = (0, f64::INFINITY, false);
-    while iterations < options.max_iterations && !converged {
-        let (column_sums, log_row_sums) = solver.pass();
-        iterations += 1;
-        if iterations > 1 && (iterations % TEST_EVERY == 0 || iterations == options.max_iterations)
-        {
-            // c_i = a_i / row sum_i, so the ratio of two successive c_i is that of the row sums.
-            let change = |(new, old): (&f64, &f64)| (new - old).exp_m1().abs();
-            error = log_row_sums.iter().zip(&before).map(change).sum();
-            converged = error <= options.tolerance;
-        }
-        before = log_row_sums;
-        solver.update(&column_sums);
-    }
-    solver.centre();
-    let labels = solver.labels();
+    let problem = Problem::new(log_p, k, options)?;
+    let solution = problem.solve(options);
+    let log_scalings = centred(solution.potentials);
+    let labels = problem.labels(&log_scalings);
+    let n = problem.rows.len();
     let mut sizes = vec![0; k];
     let mut cost = 0.0;
     for (row, &label) in labels.iter().enumerate() {
@@ -126,12 +140,13 @@ pub fn solve(
         cost -= f64::from(log_p[row * k + label as usize]) / n as f64;
     }
     Ok(Transport {
-        log_scalings: solver.potentials,
+        log_scalings,
         labels,
         sizes,
-        iterations,
-        error,
-        converged,
+        iterations: solution.iterations,
+        newton_steps: solution.newton_steps,
+        error: solution.error,
+        converged: solution.converged,
         cost,
     })
 }
@@ -159,7 +174,7 @@ pub fn plan(log_p: &[f32], k: usize, options: &SinkhornOptions) -> Result<Vec<f6
     Ok(plan)
 }
 
-impl<'a> Solver<'a> {
+impl<'a> Problem<'a> {
     fn new(log_p: &'a [f32], k: usize, options: &SinkhornOptions) -> Result<Self, ClusterError> {
         if k == 0 || log_p.is_empty() || !log_p.len().is_multiple_of(k) {
             return Err(ClusterError::Shape {
@@ -188,117 +203,77 @@ impl<'a> Solver<'a> {
                 "rows sum to {a}, columns to {b}"
             )));
         }
-        let mut solver = Self {
+        Ok(Self {
             log_p,
             k,
             lambda: options.lambda,
             rows,
             columns,
-            potentials: vec![0.0; k],
-            absorbed: vec![0.0; k],
-            scaled: vec![0.0; log_p.len()],
-            tops: vec![0.0; log_p.len() / k],
-        };
-        solver.absorb();
-        Ok(solver)
+        })
     }
 
-    /// Rebuilds `scaled` around the present potentials.
-    fn absorb(&mut self) {
-        self.absorbed.copy_from_slice(&self.potentials);
-        let (k, lambda, absorbed) = (self.k, self.lambda, &self.absorbed);
-        self.scaled
-            .par_chunks_exact_mut(k)
-            .zip(self.log_p.par_chunks_exact(k))
-            .zip(&mut self.tops)
-            .with_min_len(BLOCK)
-            .for_each(|((scaled, log_p), top)| {
-                let score = |j: usize| lambda * f64::from(log_p[j]) + absorbed[j];
-                *top = (0..k).map(score).fold(f64::NEG_INFINITY, f64::max);
-                for (j, value) in scaled.iter_mut().enumerate() {
-                    *value = ((score(j) - *top) as f32).exp();
-                }
+    fn solve(&self, options: &SinkhornOptions) -> Solution {
+        let (tolerance, most) = (options.tolerance, options.max_iterations);
+        // A column that must stay empty has its potential at −infinity, out of Newton's reach.
+        let within_reach = self.columns.iter().all(|&mass| mass > 0.0);
+        if options.solver == Solver::Newton && within_reach {
+            return self.newton(vec![0.0; self.k], 0, options);
+        }
+        let mut scaling = Scaling::new(self);
+        if options.solver == Solver::Auto && within_reach && most > TRIAL {
+            let converged = scaling.run(tolerance, TRIAL);
+            let newton = NEWTON_STEPS * (NEWTON_PASS + NEWTON_COLUMN * self.k as f64);
+            if !converged && iterations_left(&scaling.errors, tolerance) > newton {
+                return self.newton(scaling.into_potentials(), TRIAL, options);
+            }
+        }
+        let converged = scaling.error() <= tolerance || scaling.run(tolerance, most);
+        Solution {
+            iterations: scaling.iterations,
+            newton_steps: 0,
+            error: scaling.error(),
+            converged,
+            potentials: scaling.into_potentials(),
+        }
+    }
+
+    fn newton(&self, start: Vec<f64>, before: usize, options: &SinkhornOptions) -> Solution {
+        let mut newton = Newton::new(self, start, options.tolerance);
+        let converged = newton.solve(options.tolerance, options.max_iterations - before);
+        Solution {
+            iterations: before + newton.passes,
+            newton_steps: newton.steps,
+            error: newton.error(),
+            converged,
+            potentials: newton.into_potentials(),
+        }
+    }
+
+    /// The mean difference between the largest and the smallest score of a row, on a sample; scores
+    /// of −infinity are left out.
+    fn range(&self) -> f64 {
+        let rows = self.log_p.chunks_exact(self.k);
+        let step = (rows.len() / SAMPLE).max(1);
+        let (mut sum, mut count) = (0.0, 0);
+        for row in rows.step_by(step) {
+            let finite = row.iter().copied().filter(|p| p.is_finite());
+            let (low, high) = finite.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), p| {
+                (low.min(p), high.max(p))
             });
-    }
-
-    /// One pass: sums of the columns after the rows have been scaled to their marginals `[k]`, and
-    /// the logarithms of the row sums of `P^λ r` before that `[n]`.
-    fn pass(&self) -> (Vec<f64>, Vec<f64>) {
-        let k = self.k;
-        let scale: Vec<f64> = self
-            .potentials
-            .iter()
-            .zip(&self.absorbed)
-            .map(|(v, w)| (v - w).exp())
-            .collect();
-        let blocks: Vec<(Vec<f64>, Vec<f64>)> = self
-            .scaled
-            .par_chunks(BLOCK * k)
-            .zip(self.rows.par_chunks(BLOCK).zip(self.tops.par_chunks(BLOCK)))
-            .map(|(block, (masses, tops))| {
-                let mut sums = vec![0.0; k];
-                let mut logs = Vec::with_capacity(masses.len());
-                for ((row, &mass), top) in block.chunks_exact(k).zip(masses).zip(tops) {
-                    let total = dot(row, &scale);
-                    let weight = mass / total;
-                    for (sum, &value) in sums.iter_mut().zip(row) {
-                        *sum += weight * f64::from(value);
-                    }
-                    logs.push(total.ln() + top);
-                }
-                (sums, logs)
-            })
-            .collect();
-        let mut columns = vec![0.0; k];
-        let mut logs = Vec::with_capacity(self.rows.len());
-        for (sums, block_logs) in blocks {
-            columns
-                .iter_mut()
-                .zip(sums)
-                .for_each(|(column, sum)| *column += sum);
-            logs.extend(block_logs);
+            sum += f64::from(high - low);
+            count += 1;
         }
-        for (column, &scale) in columns.iter_mut().zip(&scale) {
-            *column *= scale;
-        }
-        (columns, logs)
-    }
-
-    /// Scales the columns to their marginals.
-    fn update(&mut self, column_sums: &[f64]) {
-        for ((potential, &sum), &target) in self
-            .potentials
-            .iter_mut()
-            .zip(column_sums)
-            .zip(&self.columns)
-        {
-            // A column that has underflowed everywhere is raised step by step until it shows; one
-            // that should be empty is lowered likewise.
-            let step = (target.ln() - sum.ln()).clamp(-3.0 * ABSORB, 3.0 * ABSORB);
-            *potential += if step.is_nan() { 0.0 } else { step };
-        }
-        let moved = |(v, w): (&f64, &f64)| (v - w).abs() > ABSORB;
-        if self.potentials.iter().zip(&self.absorbed).any(moved) {
-            self.absorb();
-        }
-    }
-
-    /// Only differences of potentials matter: give them a mean of 0.
-    fn centre(&mut self) {
-        let mean = self.potentials.iter().sum::<f64>() / self.k as f64;
-        self.potentials
-            .iter_mut()
-            .for_each(|potential| *potential -= mean);
+        sum / f64::from(count.max(1))
     }
 
     /// `argmax_j (λ log P_ij + log r_j)` of every row, ties to the smaller index.
-    fn labels(&self) -> Vec<u32> {
+    fn labels(&self, potentials: &[f64]) -> Vec<u32> {
         self.log_p
             .par_chunks_exact(self.k)
             .with_min_len(BLOCK)
             .map(|row| {
                 let mut best = (f64::NEG_INFINITY, 0);
-                for (j, (&p, potential)) in row.iter().zip(&self.potentials).enumerate() {
+                for (j, (&p, potential)) in row.iter().zip(potentials).enumerate() {
                     let score = self.lambda * f64::from(p) + potential;
                     if score > best.0 {
                         best = (score, j as u32);
@@ -307,6 +282,25 @@ impl<'a> Solver<'a> {
                 best.1
             })
             .collect()
+    }
+}
+
+/// Only differences of potentials matter: gives them a mean of 0.
+fn centred(mut potentials: Vec<f64>) -> Vec<f64> {
+    let mean = potentials.iter().sum::<f64>() / potentials.len() as f64;
+    potentials
+        .iter_mut()
+        .for_each(|potential| *potential -= mean);
+    potentials
+}
+
+/// Iterations until `tolerance` at the rate of the last two tests.
+fn iterations_left(errors: &[f64], tolerance: f64) -> f64 {
+    match errors {
+        [.., before, now] if *now < *before && tolerance > 0.0 => {
+            scaling::TEST_EVERY as f64 * (tolerance / now).ln() / (now / before).ln()
+        }
+        _ => f64::INFINITY,
     }
 }
 

@@ -1,0 +1,62 @@
+//! Products by `vpmaddwd`, which multiplies 16 pairs of i16 and adds them in twos: twice the
+//! products of a fused multiply-add in f32. A tile keeps 12 registers of sums, two of a panel and
+//! one of a point.
+
+use std::arch::x86_64::{
+    __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32,
+    _mm256_setzero_si256, _mm256_storeu_si256,
+};
+
+use super::{COLUMNS, Products, ROWS, Tile, Work};
+
+/// Runs `work` compiled for AVX2.
+///
+/// # Safety
+/// The processor must have AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn run<W: Work>(work: W) -> W::Output {
+    work.run::<Avx2>()
+}
+
+pub struct Avx2;
+
+impl Products for Avx2 {
+    #[inline(always)]
+    fn tile(points: &[i16], panel: &[i16], pairs: usize) -> Tile {
+        assert!(points.len() == ROWS * 2 * pairs && panel.len() == COLUMNS * 2 * pairs);
+        // SAFETY: `Avx2` is only named by `run`, whose caller answers for the processor; the slices
+        // are as long as asserted.
+        unsafe { products(points.as_ptr(), panel.as_ptr(), pairs) }
+    }
+}
+
+/// # Safety
+/// AVX2; `points` holds `ROWS * 2 * pairs` and `panel` `COLUMNS * 2 * pairs` values.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn products(points: *const i16, panel: *const i16, pairs: usize) -> Tile {
+    let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
+    for pair in 0..pairs {
+        // SAFETY: within the two slices, by the caller's promise; loads need no alignment.
+        unsafe {
+            let c = panel.add(pair * COLUMNS * 2).cast::<__m256i>();
+            let x = points.add(pair * ROWS * 2).cast::<i32>();
+            let (low, high) = (_mm256_loadu_si256(c), _mm256_loadu_si256(c.add(1)));
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let x = _mm256_set1_epi32(x.add(row).read_unaligned());
+                sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(x, low));
+                sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(x, high));
+            }
+        }
+    }
+    let mut tile = [[0; COLUMNS]; ROWS];
+    for (row, sums) in tile.iter_mut().zip(sums) {
+        let at = row.as_mut_ptr().cast::<__m256i>();
+        // SAFETY: a row holds two registers.
+        unsafe {
+            _mm256_storeu_si256(at, sums[0]);
+            _mm256_storeu_si256(at.add(1), sums[1]);
+        }
+    }
+    tile
+}

@@ -1,0 +1,202 @@
+//! Inner products of many points with all centroids in 16-bit integers, one file for each
+//! instruction set, chosen at run time.
+//!
+//! A row is scaled to a norm of [`NORM`] and rounded, so that any inner product of two rows fits
+//! into an i32. What rounding costs is bounded by the caller (`nearest.rs`), which decides the few
+//! cases that the bound leaves open in f64: every path gives the same labels.
+//!
+//! `unsafe` is needed here for the instruction sets and for reading a tensor's memory as a slice.
+
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod portable;
+
+use tch::{Device, Kind, Tensor};
+
+/// Points of a tile.
+pub const ROWS: usize = 6;
+/// Centroids of a tile, and of a panel.
+pub const COLUMNS: usize = 16;
+/// Norm of a scaled row: `NORM²` and all partial sums stay below 2^31.
+pub const NORM: f64 = 32_000.0;
+
+/// Products of a tile.
+pub type Tile = [[i32; COLUMNS]; ROWS];
+
+/// Scaled rows of a matrix `[k, d]` in panels of [`COLUMNS`] rows, in which two dimensions of all
+/// rows lie side by side: `[panels][d / 2][COLUMNS][2]`, padded with zeros.
+#[derive(Debug)]
+pub struct Panels {
+    pub values: Vec<i16>,
+    /// Pairs of dimensions, the last one padded.
+    pub pairs: usize,
+}
+
+impl Panels {
+    /// Packs `rows` `[k, d]` as [`quantise`] scales them; returns how each was scaled too.
+    pub fn pack(rows: &[f32], d: usize, norms: &[f64]) -> (Self, Vec<Scale>) {
+        let (values, scales) = interleave::<COLUMNS>(rows, d, norms);
+        let pairs = d.div_ceil(2);
+        (Self { values, pairs }, scales)
+    }
+
+    /// The number of panels.
+    pub fn count(&self) -> usize {
+        self.values.len() / self.panel_size()
+    }
+
+    fn panel_size(&self) -> usize {
+        self.pairs * COLUMNS * 2
+    }
+
+    fn panel(&self, index: usize) -> &[i16] {
+        &self.values[index * self.panel_size()..][..self.panel_size()]
+    }
+}
+
+/// Scales `rows` `[n, d]` to 16 bits, with two dimensions of `WIDTH` rows side by side:
+/// `[n / WIDTH][d / 2][WIDTH][2]`, padded with zeros. Returns how each row was scaled too.
+#[inline(always)]
+pub fn interleave<const WIDTH: usize>(
+    rows: &[f32],
+    d: usize,
+    norms: &[f64],
+) -> (Vec<i16>, Vec<Scale>) {
+    let size = d.div_ceil(2) * WIDTH * 2;
+    let mut values = vec![0; norms.len().div_ceil(WIDTH) * size];
+    let mut scaled = vec![0; d.next_multiple_of(2)];
+    let mut scales = Vec::with_capacity(norms.len());
+    for (i, (row, &norm)) in rows.chunks_exact(d).zip(norms).enumerate() {
+        scales.push(quantise(row, norm, &mut scaled));
+        let group = &mut values[i / WIDTH * size..][..size];
+        for (at, two) in group
+            .chunks_exact_mut(2 * WIDTH)
+            .zip(scaled.chunks_exact(2))
+        {
+            at[i % WIDTH * 2..][..2].copy_from_slice(two);
+        }
+    }
+    (values, scales)
+}
+
+/// How a row was scaled.
+#[derive(Debug, Clone, Copy)]
+pub struct Scale {
+    /// What scales the rounded row x̃ back.
+    pub factor: f64,
+    /// A bound on ‖x − x̃‖.
+    pub rounding: f64,
+}
+
+/// Norms within which single precision serves; rows outside are taken as zero, with all of their
+/// norm as the rounding.
+const NORMS: std::ops::Range<f64> = 1e-15..1e15;
+
+/// Rounds `row` of this norm, scaled to [`NORM`], into `scaled`.
+#[inline(always)]
+fn quantise(row: &[f32], norm: f64, scaled: &mut [i16]) -> Scale {
+    if !NORMS.contains(&norm) {
+        scaled.fill(0);
+        return Scale {
+            factor: 0.0,
+            rounding: norm,
+        };
+    }
+    let factor = norm / NORM;
+    let scale = (1.0 / factor) as f32;
+    // Adding 1.5 · 2^23 rounds to an integer, which then stands in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    for (value, &x) in scaled.iter_mut().zip(row) {
+        *value = (x * scale + ROUND).to_bits() as i16;
+    }
+    Scale {
+        factor,
+        // Half a unit for each value, and a little for the product that was rounded.
+        rounding: 0.51 * factor * (row.len() as f64).sqrt(),
+    }
+}
+
+/// An instruction set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// `vpmaddwd` on 256 bits.
+    Avx2,
+    /// Whatever the compiler makes of plain loops.
+    Portable,
+}
+
+impl Path {
+    /// The paths that this processor has, the best first.
+    pub fn available() -> Vec<Self> {
+        let mut paths = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            paths.push(Self::Avx2);
+        }
+        paths.push(Self::Portable);
+        paths
+    }
+
+    /// The best path that this processor has.
+    pub fn best() -> Self {
+        Self::available()[0]
+    }
+
+    /// What `doctor` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx2 => "AVX2, 16-bit products",
+            Self::Portable => "portable, 16-bit products",
+        }
+    }
+
+    /// Runs `work`, with this instruction set for what is inlined into it.
+    ///
+    /// # Panics
+    /// If the processor lacks the instruction set.
+    pub fn run<W: Work>(self, work: W) -> W::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                assert!(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"));
+                // SAFETY: the processor has AVX2 and FMA.
+                unsafe { avx2::run(work) }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 => panic!("AVX2 is x86-64's"),
+            Self::Portable => work.run::<portable::Portable>(),
+        }
+    }
+}
+
+/// The products of [`ROWS`] points with a panel.
+pub trait Products {
+    /// `points` holds [`ROWS`] interleaved rows: `[pairs][ROWS][2]`.
+    fn tile(points: &[i16], panel: &[i16], pairs: usize) -> Tile;
+}
+
+/// Work that is compiled once for each instruction set. `run` must be `#[inline(always)]`.
+pub trait Work {
+    type Output;
+    fn run<P: Products>(self) -> Self::Output;
+}
+
+/// The products of [`ROWS`] scaled points with panel `index` of `panels`.
+#[inline(always)]
+pub fn tile<P: Products>(points: &[i16], panels: &Panels, index: usize) -> Tile {
+    P::tile(points, panels.panel(index), panels.pairs)
+}
+
+/// The memory of a contiguous f32 tensor on the CPU; `None` for others.
+pub fn values(tensor: &Tensor) -> Option<&[f32]> {
+    let fits =
+        tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous();
+    // SAFETY: the memory holds `numel` f32 one after the other and lives as long as the tensor,
+    // which is borrowed; nobody writes to it meanwhile (`tch` writes through `&mut` only).
+    fits.then(|| match tensor.numel() {
+        0 => &[][..],
+        count => unsafe { std::slice::from_raw_parts(tensor.data_ptr() as *const f32, count) },
+    })
+}

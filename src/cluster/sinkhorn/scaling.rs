@@ -1,0 +1,171 @@
+//! Sinkhorn-Knopp itself: rows and columns are scaled in turn.
+//!
+//! SeLa's authors need float64, because `P^25` underflows. Here each row is divided by its own
+//! maximum (the row scaling absorbs it) and the column scalings are *absorbed* into the stored
+//! matrix whenever they have grown by more than `e^ABSORB` (Schmitzer, SIAM J. Sci. Comput. 2019),
+//! so f32 storage suffices for every λ and nothing underflows to a division by zero. Sums are f64:
+//! the convergence criterion adds the changes of all n rows, which rounding would hide for large n.
+//! An iteration is one pass over memory: the row scaling follows from the row that has just been
+//! read, and its contribution to the column sums is added before it leaves the cache.
+
+use rayon::prelude::*;
+
+use super::{BLOCK, Problem, dot};
+
+/// Column potentials move by at most this (natural logarithm) between absorptions: well inside the
+/// range of f32 (about ±87) on top of a matrix whose row maxima are 1.
+const ABSORB: f64 = 20.0;
+/// The convergence test needs the previous row sums, so it is made every tenth iteration, as the
+/// authors do.
+pub(super) const TEST_EVERY: usize = 10;
+
+/// The algorithm's state.
+pub(super) struct Scaling<'p> {
+    problem: &'p Problem<'p>,
+    /// log r_j, all of it.
+    potentials: Vec<f64>,
+    /// The part of `potentials` that `scaled` contains.
+    absorbed: Vec<f64>,
+    /// `exp(λ log P_ij + absorbed_j − top_i)`
+    scaled: Vec<f32>,
+    /// The row maxima of the exponent.
+    tops: Vec<f64>,
+    /// The logarithms of the row sums of `P^λ r` one iteration ago.
+    before: Vec<f64>,
+    pub iterations: usize,
+    /// The authors' criterion at every test so far.
+    pub errors: Vec<f64>,
+}
+
+impl<'p> Scaling<'p> {
+    pub fn new(problem: &'p Problem) -> Self {
+        let mut scaling = Self {
+            problem,
+            potentials: vec![0.0; problem.k],
+            absorbed: vec![0.0; problem.k],
+            scaled: vec![0.0; problem.log_p.len()],
+            tops: vec![0.0; problem.rows.len()],
+            before: Vec::new(),
+            iterations: 0,
+            errors: Vec::new(),
+        };
+        scaling.absorb();
+        scaling
+    }
+
+    /// Iterates until the criterion falls to `tolerance`, or `most` iterations have been made in
+    /// all. Returns whether it has converged.
+    pub fn run(&mut self, tolerance: f64, most: usize) -> bool {
+        while self.iterations < most {
+            let (column_sums, log_row_sums) = self.pass();
+            self.iterations += 1;
+            let test = self.iterations.is_multiple_of(TEST_EVERY) || self.iterations == most;
+            if test && self.iterations > 1 {
+                // c_i = a_i / row sum_i, so the ratio of two successive c_i is that of the row sums.
+                let change = |(new, old): (&f64, &f64)| (new - old).exp_m1().abs();
+                self.errors
+                    .push(log_row_sums.iter().zip(&self.before).map(change).sum());
+            }
+            self.before = log_row_sums;
+            self.update(&column_sums);
+            if test && self.error() <= tolerance {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The authors' criterion at the last test.
+    pub fn error(&self) -> f64 {
+        self.errors.last().copied().unwrap_or(f64::INFINITY)
+    }
+
+    /// log r_j.
+    pub fn into_potentials(self) -> Vec<f64> {
+        self.potentials
+    }
+
+    /// Rebuilds `scaled` around the present potentials.
+    fn absorb(&mut self) {
+        self.absorbed.copy_from_slice(&self.potentials);
+        let Problem {
+            k, lambda, log_p, ..
+        } = *self.problem;
+        let absorbed = &self.absorbed;
+        self.scaled
+            .par_chunks_exact_mut(k)
+            .zip(log_p.par_chunks_exact(k))
+            .zip(&mut self.tops)
+            .with_min_len(BLOCK)
+            .for_each(|((scaled, log_p), top)| {
+                let score = |j: usize| lambda * f64::from(log_p[j]) + absorbed[j];
+                *top = (0..k).map(score).fold(f64::NEG_INFINITY, f64::max);
+                for (j, value) in scaled.iter_mut().enumerate() {
+                    *value = ((score(j) - *top) as f32).exp();
+                }
+            });
+    }
+
+    /// One pass: sums of the columns after the rows have been scaled to their marginals `[k]`, and
+    /// the logarithms of the row sums of `P^λ r` before that `[n]`.
+    fn pass(&self) -> (Vec<f64>, Vec<f64>) {
+        let k = self.problem.k;
+        let scale: Vec<f64> = self
+            .potentials
+            .iter()
+            .zip(&self.absorbed)
+            .map(|(v, w)| (v - w).exp())
+            .collect();
+        let masses = self.problem.rows.par_chunks(BLOCK);
+        let blocks: Vec<(Vec<f64>, Vec<f64>)> = self
+            .scaled
+            .par_chunks(BLOCK * k)
+            .zip(masses.zip(self.tops.par_chunks(BLOCK)))
+            .map(|(block, (masses, tops))| {
+                let mut sums = vec![0.0; k];
+                let mut logs = Vec::with_capacity(masses.len());
+                for ((row, &mass), top) in block.chunks_exact(k).zip(masses).zip(tops) {
+                    let total = dot(row, &scale);
+                    let weight = mass / total;
+                    for (sum, &value) in sums.iter_mut().zip(row) {
+                        *sum += weight * f64::from(value);
+                    }
+                    logs.push(total.ln() + top);
+                }
+                (sums, logs)
+            })
+            .collect();
+        let mut columns = vec![0.0; k];
+        let mut logs = Vec::with_capacity(self.problem.rows.len());
+        for (sums, block_logs) in blocks {
+            columns
+                .iter_mut()
+                .zip(sums)
+                .for_each(|(column, sum)| *column += sum);
+            logs.extend(block_logs);
+        }
+        for (column, &scale) in columns.iter_mut().zip(&scale) {
+            *column *= scale;
+        }
+        (columns, logs)
+    }
+
+    /// Scales the columns to their marginals.
+    fn update(&mut self, column_sums: &[f64]) {
+        scale_columns(&mut self.potentials, column_sums, &self.problem.columns);
+        let moved = |(v, w): (&f64, &f64)| (v - w).abs() > ABSORB;
+        if self.potentials.iter().zip(&self.absorbed).any(moved) {
+            self.absorb();
+        }
+    }
+}
+
+/// Moves `potentials` so that columns with these `sums` get their `targets`.
+pub(super) fn scale_columns(potentials: &mut [f64], sums: &[f64], targets: &[f64]) {
+    for ((potential, &sum), &target) in potentials.iter_mut().zip(sums).zip(targets) {
+        // A column that has underflowed everywhere is raised step by step until it shows; one that
+        // should be empty is lowered likewise.
+        let step = (target.ln() - sum.ln()).clamp(-3.0 * ABSORB, 3.0 * ABSORB);
+        *potential += if step.is_nan() { 0.0 } else { step };
+    }
+}
