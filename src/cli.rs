@@ -64,7 +64,7 @@ pub struct Train {
     #[arg(long, short)]
     pub out: Option<PathBuf>,
     /// Go on with a run where it stopped
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["input", "out"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["input", "out", "print_config"])]
     pub resume: Option<PathBuf>,
     /// Method: see `ssl-cluster methods`
     #[arg(long, short)]
@@ -172,6 +172,14 @@ Examples:
   ssl-cluster train photos/ --epochs 5 --size 64          a quick look on a laptop
   ssl-cluster train --resume runs/photos";
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it must be at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("it must be a whole number".into()),
+    }
+}
+
 /// Where to compute.
 #[derive(Debug, Args)]
 pub struct Machine {
@@ -179,7 +187,7 @@ pub struct Machine {
     #[arg(long, env = "SSL_CLUSTER_DEVICE")]
     pub device: Option<DeviceChoice>,
     /// CPU threads [default: one for each core]
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub threads: Option<usize>,
 }
 
@@ -230,7 +238,7 @@ pub struct Features {
     /// Its weights (.safetensors)
     #[arg(long, value_name = "WEIGHTS", requires = "arch")]
     pub init: Option<PathBuf>,
-    /// Side of the network's input in pixels, with --arch [default: 224]
+    /// Side of the network's input in pixels, with --arch [default: 224; conv4: 32]
     #[arg(long, requires = "arch")]
     pub size: Option<usize>,
     /// Fail with exit code 3 where images cannot be read
@@ -257,12 +265,12 @@ pub struct Cluster {
     pub clusters: Option<usize>,
     #[arg(long, value_enum, default_value_t = ClusterMethod::Kmeans)]
     pub method: ClusterMethod,
-    /// K-means engine: tensor or linfa
-    #[arg(long, default_value = "tensor")]
-    pub engine: String,
-    /// random, kmeans++, or a .npy file with centroids [k, d]
-    #[arg(long, default_value = "random")]
-    pub init: String,
+    /// K-means engine: tensor or linfa [default: tensor]
+    #[arg(long)]
+    pub engine: Option<String>,
+    /// random, kmeans++, or a .npy file with centroids [k, d] [default: random]
+    #[arg(long)]
+    pub init: Option<String>,
     /// Iterations at most [default: 20; sinkhorn: 2000]
     #[arg(long)]
     pub iterations: Option<usize>,
@@ -276,7 +284,7 @@ pub struct Cluster {
     #[arg(long)]
     pub spherical: bool,
     /// Reduce to this many principal components first
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", value_parser = at_least_one)]
     pub pca: Option<usize>,
     /// Scale components to unit variance (with --pca, or keeping all)
     #[arg(long)]
@@ -290,15 +298,16 @@ pub struct Cluster {
     /// Write statistics (JSON)
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
-    /// Sinkhorn: what the scores are
-    #[arg(long, value_enum, default_value_t = Scores::Logits)]
-    pub input: Scores,
-    /// Sinkhorn: exponent of the probabilities
-    #[arg(long, default_value_t = 25.0)]
-    pub lambda: f64,
+    /// Sinkhorn: what the scores are [default: logits]
+    #[arg(long, value_enum)]
+    pub input: Option<Scores>,
+    /// Sinkhorn: exponent of the probabilities [default: 25]
+    #[arg(long)]
+    pub lambda: Option<f64>,
     /// Sinkhorn: the published algorithm, Newton's method on its dual, or whichever is cheaper
-    #[arg(long, value_enum, default_value_t = SolverArg::Auto)]
-    pub solver: SolverArg,
+    /// [default: auto]
+    #[arg(long, value_enum)]
+    pub solver: Option<SolverArg>,
     #[command(flatten)]
     pub machine: Machine,
 }
@@ -346,6 +355,7 @@ pub enum ScheduleArg {
     Linear,
     Cosine,
     Steps,
+    Drops,
 }
 
 impl From<ScheduleArg> for Schedule {
@@ -355,6 +365,7 @@ impl From<ScheduleArg> for Schedule {
             ScheduleArg::Linear => Self::Linear,
             ScheduleArg::Cosine => Self::Cosine,
             ScheduleArg::Steps => Self::Steps,
+            ScheduleArg::Drops => Self::Drops,
         }
     }
 }

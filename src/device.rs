@@ -109,8 +109,18 @@ fn load_cuda_library() -> Result<(), String> {
     CUDA.get_or_init(|| {
         // SAFETY: the library is libtorch's own, made to be loaded beside the libtorch_cpu that
         // this process links; its initialisers only register kernels.
-        unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) }
-            .map_err(|error| error.to_string())
+        unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) }.map_err(
+            |error| {
+                let reason = std::error::Error::source(&error)
+                    .map_or_else(|| error.to_string(), ToString::to_string);
+                if reason.starts_with("libtorch_cuda.so: cannot open") {
+                    return "this libtorch is for the CPU alone, \
+                            `scripts/libtorch.sh --cuda` fetches the other"
+                        .into();
+                }
+                reason
+            },
+        )
     })
     .as_ref()
     .map(|_| ())

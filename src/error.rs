@@ -18,6 +18,8 @@ pub enum Error {
         path.display(), path.display()
     )]
     RunExists { path: PathBuf },
+    #[error("'{}' is there already and is no run: choose another --out", path.display())]
+    Occupied { path: PathBuf },
     #[error("no images in '{}': {reason}", path.display())]
     NoImages { path: PathBuf, reason: String },
 }

@@ -15,7 +15,6 @@ pub enum Purpose {
     Labels,
     Weights,
     Step,
-    Sample,
 }
 
 /// The generator for `purpose` at the counters `(a, b)`, for example (epoch, image).

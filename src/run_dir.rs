@@ -14,6 +14,8 @@ use crate::error::Error;
 use crate::labels::{LabelRecord, to_json_lines};
 use crate::record::Record;
 
+const LOCK: &str = ".lock";
+
 /// A run on disk.
 #[derive(Debug)]
 pub struct RunDir {
@@ -23,17 +25,30 @@ pub struct RunDir {
 }
 
 impl RunDir {
+    /// # Errors
+    /// [`Error::RunExists`] where a run lies at `path`, [`Error::Occupied`] where anything else does.
+    pub fn check_free(path: &Path) -> Result<()> {
+        let path = PathBuf::from(path);
+        if path.join("config.toml").is_file() {
+            return Err(Error::RunExists { path }.into());
+        }
+        // A run that was killed before its first file leaves nothing but its lock.
+        let occupied = path.read_dir().is_ok_and(|entries| {
+            let mut names = entries.flatten().map(|entry| entry.file_name());
+            names.any(|name| name != LOCK)
+        });
+        if occupied || (path.exists() && !path.is_dir()) {
+            return Err(Error::Occupied { path }.into());
+        }
+        Ok(())
+    }
+
     /// Makes a new run and locks it.
     ///
     /// # Errors
-    /// [`Error::RunExists`] where something lies at `path` already.
+    /// As [`Self::check_free`], and where no directory can be made.
     pub fn create(path: &Path) -> Result<Self> {
-        let occupied = path
-            .read_dir()
-            .is_ok_and(|mut entries| entries.next().is_some());
-        if occupied || path.is_file() {
-            return Err(Error::RunExists { path: path.into() }.into());
-        }
+        Self::check_free(path)?;
         std::fs::create_dir_all(path)
             .with_context(|| format!("cannot make the run directory '{}'", path.display()))?;
         Self {
@@ -69,7 +84,7 @@ impl RunDir {
 
     /// Takes the lock, so that no second process trains this run.
     pub fn locked(self) -> Result<Self> {
-        let place = self.path.join(".lock");
+        let place = self.path.join(LOCK);
         let lock = File::create(&place)
             .with_context(|| format!("cannot write into '{}'", self.path.display()))?;
         match lock.try_lock() {
@@ -83,6 +98,13 @@ impl RunDir {
             // Some network file systems have no locks; training there is better than not at all.
             Err(TryLockError::Error(_)) => Ok(self),
         }
+    }
+
+    /// Removes a run in which nothing has been written yet.
+    pub fn discard(self) {
+        // Whatever else lies there is not ours to remove, and then the directory stays.
+        let _ = std::fs::remove_file(self.path.join(LOCK));
+        let _ = std::fs::remove_dir(&self.path);
     }
 
     pub fn path(&self) -> &Path {
@@ -164,10 +186,15 @@ impl RunDir {
         };
         replace(&directory.join(name), &to_json_lines(records))?;
         if let Keep::Newest(count) = keep {
+            let ours = |path: &PathBuf| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with("epoch-") && name.ends_with(".jsonl")
+            };
             let mut files: Vec<PathBuf> = directory
                 .read_dir()?
                 .flatten()
                 .map(|entry| entry.path())
+                .filter(ours)
                 .collect();
             // `epoch-0007.50.jsonl` follows `epoch-0007.jsonl`: compare without the extension.
             files.sort_by_key(|file| file.file_stem().map(|stem| stem.to_os_string()));
@@ -180,9 +207,12 @@ impl RunDir {
 }
 
 /// Puts `bytes` at `path` so that a reader at any moment, and after a crash, sees the old file or
-/// the new one. Folders on the way are made.
+/// the new one. Folders on the way are made. Devices and pipes are written to.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> std::io::Result<()> {
+        if is_special(path) {
+            return File::options().write(true).open(path)?.write_all(bytes);
+        }
         let directory = directory_of(path);
         std::fs::create_dir_all(directory)?;
         let mut file = temporary_in(directory)?;
@@ -190,6 +220,12 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         persist(file, path)
     };
     write().with_context(|| format!("cannot write '{}'", path.display()))
+}
+
+/// Whether a device or a pipe stands at `path`: it must not be replaced by a file.
+pub fn is_special(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 /// A file beside its future place.

@@ -124,6 +124,19 @@ fn only_ui_prints_and_only_commands_know_clap() {
 }
 
 #[test]
+fn only_run_dir_replaces_files() {
+    for (path, text) in sources() {
+        if module(&path) != "run_dir" {
+            for writer in ["fs::write", "fs::rename", "File::create", ".persist("] {
+                assert!(!text.contains(writer), "{} has {writer}", path.display());
+            }
+        }
+        // `used` above looks at the name after `crate::`.
+        assert!(!text.contains("crate::{"), "{}", path.display());
+    }
+}
+
+#[test]
 fn unsafe_stands_in_device_and_kernel_alone_with_its_reason() {
     for (path, text) in sources() {
         let lines: Vec<&str> = text.lines().collect();

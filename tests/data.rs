@@ -170,6 +170,21 @@ fn truncated_files_are_refused() {
 }
 
 #[test]
+fn photographs_with_a_film_behind_them_are_read() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.jpg");
+    save(&path, ramp(200, 200), ImageFormat::Jpeg);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.extend([b'm'; 5000]);
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(decode(&path).is_ok());
+    // An end of the embedded thumbnail is none of the image.
+    let comment = [&[0xFF, 0xFE, 0, 4, 0xFF, 0xD9][..], &bytes[2..2000]].concat();
+    std::fs::write(&path, [&bytes[..2], &comment].concat()).unwrap();
+    assert!(decode(&path).is_err());
+}
+
+#[test]
 fn the_square_is_the_centre_and_antialiased() {
     // Three vertical stripes; the centre square of 30x10 is the middle one.
     let stripes = RgbImage::from_fn(30, 10, |x, _| Rgb([[10, 200, 90][x as usize / 10]; 3]));

@@ -18,7 +18,7 @@ use crate::random::{Purpose, stream};
 /// The registry entry.
 pub const ENGINE: Engine = Engine {
     name: "linfa",
-    help: "linfa-clustering's m_k-means: a reference on the CPU, slow for many points",
+    help: "linfa-clustering's m_k-means: a reference on the CPU, slow for many points; its tolerance is how far centroids move",
     clusterer: &LinfaKMeans,
 };
 

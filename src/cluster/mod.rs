@@ -25,6 +25,8 @@ pub mod sinkhorn;
 pub enum ClusterError {
     #[error("{points} points cannot form {clusters} clusters: ask for at most {points}")]
     TooFewPoints { points: usize, clusters: usize },
+    #[error("there are no points")]
+    NoPoints,
     #[error("at least one cluster is needed")]
     NoClusters,
     #[error("row {row} holds NaN or infinity")]
@@ -140,6 +142,9 @@ pub fn cluster(
     let (n, d) = matrix_size(points)?;
     if options.clusters == 0 {
         return Err(ClusterError::NoClusters);
+    }
+    if n == 0 {
+        return Err(ClusterError::NoPoints);
     }
     if n < options.clusters {
         return Err(ClusterError::TooFewPoints {

@@ -29,7 +29,9 @@ pub struct Pca {
 
 impl Pca {
     /// Principal components of `features` `[n, d]`: at most `most` of them, fewer where the rank is
-    /// smaller. The covariance is summed in f64 by blocks (memory: d² doubles and 64 MiB).
+    /// smaller. The covariance is summed in f64 by blocks (memory: d² doubles and 64 MiB); where
+    /// there are fewer rows than columns the n x n matrix of inner products, which has the same
+    /// eigenvalues, takes its place.
     ///
     /// # Errors
     /// Not a matrix, no rows, or a row with NaN or infinity.
@@ -51,22 +53,18 @@ impl Pca {
                     .sum_dim_intlist(0, false, Kind::Double);
             }
             let mean = mean / n as f64;
-            let mut covariance = Tensor::zeros([d as i64, d as i64], options);
-            for (_, rows) in chunks(features, CHUNK_BYTES) {
-                let centred = rows.to_kind(Kind::Double) - &mean;
-                covariance += centred.transpose(0, 1).matmul(&centred);
-            }
-            let (values, vectors) = (covariance / n as f64).linalg_eigh("L");
-            // eigh sorts ascending.
-            let (values, vectors) = (values.flip([0]), vectors.flip([1]).transpose(0, 1));
-            let rank = rank(&values).min(most).max(1);
-            let components = vectors.narrow(0, 0, rank as i64);
+            let (values, components) = if n < d {
+                of_few_rows(features, &mean, most)
+            } else {
+                of_covariance(features, &mean, most)
+            };
+            let rank = components.size()[0];
             let largest = components.abs().argmax(1, true);
             let components = &components * components.gather(1, &largest, false).sign();
             Ok(Self {
                 mean,
                 components: components.contiguous(),
-                eigenvalues: values.narrow(0, 0, rank as i64).clamp_min(0.0).contiguous(),
+                eigenvalues: values.narrow(0, 0, rank).clamp_min(0.0).contiguous(),
                 whiten,
             })
         })
@@ -119,6 +117,54 @@ impl Pca {
             1.0
         }
     }
+}
+
+/// Eigenvalues of the covariance, falling, and the first eigenvectors `[r, d]`.
+fn of_covariance(features: &Tensor, mean: &Tensor, most: usize) -> (Tensor, Tensor) {
+    let d = mean.size()[0];
+    let mut covariance = Tensor::zeros([d, d], (Kind::Double, mean.device()));
+    for (_, rows) in chunks(features, CHUNK_BYTES) {
+        let centred = rows.to_kind(Kind::Double) - mean;
+        covariance += centred.transpose(0, 1).matmul(&centred);
+    }
+    let (values, vectors) = falling(covariance / features.size()[0] as f64);
+    let rank = rank(&values).min(most).max(1);
+    (values, vectors.narrow(0, 0, rank as i64))
+}
+
+/// The same from the inner products of rows: with `XXᵀ/n = U diag(λ) Uᵀ` the eigenvectors are the
+/// rows of `diag(nλ)^-1/2 Uᵀ X`.
+fn of_few_rows(features: &Tensor, mean: &Tensor, most: usize) -> (Tensor, Tensor) {
+    let (n, d) = (features.size()[0], mean.size()[0]);
+    let columns = super::rows_per_chunk(n as usize, CHUNK_BYTES) as i64;
+    let blocks = || {
+        (0..d).step_by(columns as usize).map(|start| {
+            let count = columns.min(d - start);
+            features.narrow(1, start, count).to_kind(Kind::Double) - mean.narrow(0, start, count)
+        })
+    };
+    let mut products = Tensor::zeros([n, n], (Kind::Double, mean.device()));
+    for block in blocks() {
+        products += block.matmul(&block.transpose(0, 1));
+    }
+    let (values, vectors) = falling(products / n as f64);
+    let rank = rank(&values).min(most).max(1) as i64;
+    let scale = (values.narrow(0, 0, rank).clamp_min(0.0) * n as f64).sqrt();
+    if scale.get(0).double_value(&[]) == 0.0 {
+        // All rows are equal: any direction will do.
+        let first = Tensor::zeros([1, d], (Kind::Double, mean.device()));
+        let _ = first.narrow(1, 0, 1).fill_(1.0);
+        return (values, first);
+    }
+    let rows = vectors.narrow(0, 0, rank) / scale.unsqueeze(1);
+    let parts: Vec<Tensor> = blocks().map(|block| rows.matmul(&block)).collect();
+    (values, Tensor::cat(&parts, 1))
+}
+
+/// Eigenvalues of a symmetric matrix, falling, and its eigenvectors as rows.
+fn falling(symmetric: Tensor) -> (Tensor, Tensor) {
+    let (values, vectors) = symmetric.linalg_eigh("L");
+    (values.flip([0]), vectors.flip([1]).transpose(0, 1))
 }
 
 fn rank(descending: &Tensor) -> usize {

@@ -1,16 +1,15 @@
 //! `assign`: labels for images, by a trained run.
 
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::labeller::{Extractor, assigner, none_readable, open};
+use super::output::Output;
 use super::{ExitStatus, find_images, machine, report_skipped};
 use crate::cli;
 use crate::error::usage;
 use crate::labels::{self, FORMATS, Format};
-use crate::run_dir;
 use crate::train::output::label_record;
 use crate::ui::Ui;
 
@@ -31,7 +30,7 @@ pub fn run(args: cli::Assign, ui: &Ui) -> Result<ExitStatus> {
         extractor.network.dim()
     );
     let set = find_images(&args.input)?;
-    let mut output = Output::open(args.out)?;
+    let mut output = Output::open(args.out.as_deref())?;
     let mut skipped = set.skipped.clone();
     let mut labelled = 0;
     {
@@ -51,7 +50,12 @@ pub fn run(args: cli::Assign, ui: &Ui) -> Result<ExitStatus> {
         return Err(none_readable(&args.input, &skipped).into());
     }
     output.close()?;
-    report_skipped(&skipped, set.files.len(), args.strict, ui)?;
+    report_skipped(
+        &skipped,
+        set.files.len() + set.skipped.len(),
+        args.strict,
+        ui,
+    )?;
     Ok(ExitStatus::Done)
 }
 
@@ -72,40 +76,4 @@ fn choose_format(name: Option<&str>, out: Option<&Path>) -> Result<&'static Form
         .and_then(Path::extension)
         .and_then(|extension| extension.to_str());
     Ok(extension.and_then(labels::format).unwrap_or(FORMATS[0]))
-}
-
-/// stdout, or a file that appears when it is complete.
-enum Output {
-    Stdout,
-    File {
-        path: PathBuf,
-        temporary: tempfile::NamedTempFile,
-    },
-}
-
-impl Output {
-    /// Opened before the long work, so that a wrong path is told at once.
-    fn open(path: Option<PathBuf>) -> Result<Self> {
-        let Some(path) = path.filter(|path| path != Path::new("-")) else {
-            return Ok(Self::Stdout);
-        };
-        let temporary = run_dir::temporary_in(run_dir::directory_of(&path))
-            .with_context(|| format!("cannot write '{}'", path.display()))?;
-        Ok(Self::File { path, temporary })
-    }
-
-    fn writer(&mut self) -> Box<dyn Write + '_> {
-        match self {
-            Self::Stdout => Box::new(BufWriter::new(std::io::stdout().lock())),
-            Self::File { temporary, .. } => Box::new(BufWriter::new(temporary.as_file_mut())),
-        }
-    }
-
-    fn close(self) -> Result<()> {
-        match self {
-            Self::Stdout => Ok(()),
-            Self::File { path, temporary } => run_dir::persist(temporary, &path)
-                .with_context(|| format!("cannot write '{}'", path.display())),
-        }
-    }
 }

@@ -1,12 +1,13 @@
 //! `cluster`: k-means or Sinkhorn-Knopp on any matrix, no network in sight.
 
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
+use super::output::Output;
 use super::{ExitStatus, machine, npy};
 use crate::cli::{self, ClusterMethod, Scores};
 use crate::cluster::preprocess::{Pca, l2_rows};
@@ -14,7 +15,6 @@ use crate::cluster::sinkhorn::{self, SinkhornOptions};
 use crate::cluster::{self, ClusterError, ENGINES, Init, KMeansOptions};
 use crate::error::usage;
 use crate::monitor::Monitor;
-use crate::run_dir::replace;
 use crate::ui::Ui;
 
 /// A label of a row.
@@ -45,15 +45,27 @@ struct Stats {
 }
 
 pub fn run(args: cli::Cluster, ui: &Ui) -> Result<ExitStatus> {
+    refuse_options_of_the_other_method(&args)?;
     let device = machine(&args.machine)?;
     let matrix = npy::read(&args.features)?;
+    let open = |path: &Option<PathBuf>| path.as_deref().map(Output::file).transpose();
+    let (of_stats, of_centroids) = (open(&args.stats)?, open(&args.centroids)?);
     let place = || format!("'{}'", args.features.display());
     let (labels, stats) = match args.method {
-        ClusterMethod::Kmeans => kmeans(&args, &matrix, device).with_context(place)?,
+        ClusterMethod::Kmeans => {
+            kmeans(&args, &matrix, device, of_centroids).with_context(place)?
+        }
         ClusterMethod::Sinkhorn => transport(&args, &matrix, ui).with_context(place)?,
     };
-    if let Some(path) = &args.stats {
-        replace(path, &serde_json::to_vec_pretty(&stats)?)?;
+    let empty = stats.sizes.iter().filter(|&&size| size == 0).count();
+    if empty > 0 {
+        ui.warn(&format!(
+            "{empty} of {} clusters are empty: too many rows are alike",
+            stats.sizes.len()
+        ));
+    }
+    if let Some(output) = of_stats {
+        output.finish(&serde_json::to_vec_pretty(&stats)?)?;
     }
     let mut out = BufWriter::new(std::io::stdout().lock());
     for label in &labels {
@@ -64,12 +76,57 @@ pub fn run(args: cli::Cluster, ui: &Ui) -> Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
-fn kmeans(args: &cli::Cluster, matrix: &Tensor, device: Device) -> Result<(Vec<RowLabel>, Stats)> {
-    let engine = cluster::engine(&args.engine).ok_or_else(|| {
+/// An option that does nothing must not look as if it did.
+fn refuse_options_of_the_other_method(args: &cli::Cluster) -> Result<()> {
+    let (other, given) = match args.method {
+        ClusterMethod::Kmeans => (
+            "sinkhorn",
+            vec![
+                ("--input", args.input.is_some()),
+                ("--lambda", args.lambda.is_some()),
+                ("--solver", args.solver.is_some()),
+            ],
+        ),
+        ClusterMethod::Sinkhorn => (
+            "kmeans",
+            vec![
+                ("--engine", args.engine.is_some()),
+                ("--init", args.init.is_some()),
+                ("--spherical", args.spherical),
+                ("--pca", args.pca.is_some()),
+                ("--whiten", args.whiten),
+                ("--l2", args.l2),
+                ("--centroids", args.centroids.is_some()),
+            ],
+        ),
+    };
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(usage(format!("{name} belongs to --method {other}"))),
+        None => Ok(()),
+    }
+}
+
+/// What the user can mend by other options is wrong usage.
+fn mended_by_options(error: ClusterError) -> anyhow::Error {
+    match error {
+        ClusterError::Options(_) | ClusterError::NoClusters | ClusterError::TooFewPoints { .. } => {
+            usage(error.to_string())
+        }
+        other => other.into(),
+    }
+}
+
+fn kmeans(
+    args: &cli::Cluster,
+    matrix: &Tensor,
+    device: Device,
+    of_centroids: Option<Output>,
+) -> Result<(Vec<RowLabel>, Stats)> {
+    let name = args.engine.as_deref().unwrap_or(ENGINES[0].name);
+    let engine = cluster::engine(name).ok_or_else(|| {
         let known: Vec<&str> = ENGINES.iter().map(|engine| engine.name).collect();
         usage(format!(
-            "there is no engine '{}': use {}",
-            args.engine,
+            "there is no engine '{name}': use {}",
             known.join(" or ")
         ))
     })?;
@@ -83,11 +140,12 @@ fn kmeans(args: &cli::Cluster, matrix: &Tensor, device: Device) -> Result<(Vec<R
         points = l2_rows(&points);
     }
     let prepared = started.elapsed().as_secs_f64();
-    let given = match args.init.as_str() {
+    let start = args.init.as_deref().unwrap_or("random");
+    let given = match start {
         "random" | "kmeans++" => None,
         file => Some(npy::read(Path::new(file))?.to_device(device)),
     };
-    let init = match (&given, args.init.as_str()) {
+    let init = match (&given, start) {
         (Some(centroids), _) => Init::Given(centroids),
         (None, "kmeans++") => Init::PlusPlus,
         (None, _) => Init::Random,
@@ -105,9 +163,9 @@ fn kmeans(args: &cli::Cluster, matrix: &Tensor, device: Device) -> Result<(Vec<R
         spherical: args.spherical,
         init,
     };
-    let result = cluster::cluster(engine, &points, &options)?;
-    if let Some(path) = &args.centroids {
-        npy::write(path, &result.centroids)?;
+    let result = cluster::cluster(engine, &points, &options).map_err(mended_by_options)?;
+    if let Some(output) = of_centroids {
+        output.finish(&npy::to_bytes(&result.centroids)?)?;
     }
     let labels: Vec<i64> = Vec::try_from(&result.labels)?;
     let points = if args.spherical {
@@ -164,7 +222,7 @@ fn transport(args: &cli::Cluster, scores: &Tensor, ui: &Ui) -> Result<(Vec<RowLa
             "the scores have {k} columns: leave --clusters out"
         )));
     }
-    let log_p = match args.input {
+    let log_p = match args.input.unwrap_or(Scores::Logits) {
         Scores::Logits => scores.log_softmax(1, Kind::Float),
         Scores::Probabilities => {
             let negative = scores.lt(0.0).any_dim(1, false).to_kind(Kind::Int);
@@ -180,16 +238,13 @@ fn transport(args: &cli::Cluster, scores: &Tensor, ui: &Ui) -> Result<(Vec<RowLa
     let log_p: Vec<f32> = Vec::try_from(&log_p.contiguous().view(-1))?;
     let defaults = SinkhornOptions::default();
     let options = SinkhornOptions {
-        lambda: args.lambda,
-        solver: args.solver.into(),
+        lambda: args.lambda.unwrap_or(defaults.lambda),
+        solver: args.solver.map_or(defaults.solver, Into::into),
         tolerance: args.tolerance.unwrap_or(defaults.tolerance),
         max_iterations: args.iterations.unwrap_or(defaults.max_iterations),
         ..defaults
     };
-    let solved = sinkhorn::solve(&log_p, k as usize, &options).map_err(|error| match error {
-        ClusterError::Options(text) => usage(text),
-        other => other.into(),
-    })?;
+    let solved = sinkhorn::solve(&log_p, k as usize, &options).map_err(mended_by_options)?;
     if !solved.converged {
         ui.warn(&format!(
             "stopped after {} iterations at error {:.3}, tolerance {}: raise --iterations or --tolerance",

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
 use super::labeller::{Extractor, assigner, build, open};
-use super::{ExitStatus, find_images, machine, report_skipped};
+use super::{ExitStatus, find_images, images_of_run, machine, report_skipped};
 use crate::cli;
 use crate::cluster::assigner::FeatureKind;
 use crate::cluster::metrics::{ari, balance, matched_accuracy, nmi, purity};
@@ -41,11 +41,19 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
         .train
         .clone()
         .unwrap_or_else(|| PathBuf::from(&config.run.input));
+    let known = match &args.train {
+        Some(place) => find_images(place)?,
+        None => images_of_run(&config)?,
+    };
     let (queries, known) = (
-        labelled_images(&args.input)?,
-        labelled_images(&known_place)?,
+        with_classes(find_images(&args.input)?, &args.input)?,
+        with_classes(known, &known_place)?,
     );
     let same = same_place(&args.input, &known_place);
+    skipped_folders(&queries, ui)?;
+    if !same {
+        skipped_folders(&known, ui)?;
+    }
     let options = KnnOptions {
         neighbours: args.neighbours,
         temperature: args.temperature,
@@ -55,6 +63,7 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
     let of_queries = extractor.all(&queries, FeatureKind::Hidden, ui)?;
     report_skipped(&of_queries.skipped, queries.files.len(), false, ui)?;
     let classes = classes_of(&queries, &of_queries.rows, &known.classes);
+    warn_of_unknown(&queries.classes, &known, &known_place, ui)?;
     report.insert("images".into(), of_queries.rows.len().into());
     report.insert("classes".into(), queries.classes.len().into());
 
@@ -66,17 +75,24 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
     let known_classes = of_known
         .as_ref()
         .map(|e| classes_of(&known, &e.rows, &known.classes));
+    if let Some(of_known) = &of_known {
+        report_skipped(&of_known.skipped, known.files.len(), false, ui)?;
+    }
+    let own = match &of_known {
+        None => (0..of_queries.rows.len()).map(Some).collect(),
+        Some(of_known) => shared(&queries, &of_queries.rows, &known, &of_known.rows),
+    };
+    let common = own.iter().flatten().count();
+    if !same && common > 0 {
+        ui.note(&format!(
+            "{common} of the images are among those that vote: they have no vote on themselves"
+        ));
+    }
     // Accuracy on the features as they are, and whitened as DeepCluster clusters them.
     let knn = |queries: &Tensor, known: Option<&Tensor>| -> Result<[f64; 2]> {
         let votes = known_classes.as_ref().unwrap_or(&classes);
         let share = |queries: &Tensor, known: Option<&Tensor>| {
-            let found = classify(
-                known.unwrap_or(queries),
-                votes,
-                queries,
-                options,
-                known.is_none(),
-            );
+            let found = classify(known.unwrap_or(queries), votes, queries, &own, options);
             accuracy(&found, &classes)
         };
         let pca = Pca::fit(known.unwrap_or(queries), config.cluster.components, true)?;
@@ -161,8 +177,7 @@ fn print(report: &Map<String, Value>) -> Result<ExitStatus> {
 }
 
 /// Images whose folders are classes.
-fn labelled_images(place: &Path) -> Result<ImageSet> {
-    let set = find_images(place)?;
+fn with_classes(set: ImageSet, place: &Path) -> Result<ImageSet> {
     if set.classes.is_empty() {
         bail!(
             "'{}' has no classes: eval needs images in at least two folders, one for each class",
@@ -201,6 +216,55 @@ fn same_place(a: &Path, b: &Path) -> bool {
         (Ok(a), Ok(b)) => a == b,
         _ => a == b,
     }
+}
+
+/// Classes that no voting image has can never be found.
+fn warn_of_unknown(classes: &[String], known: &ImageSet, place: &Path, ui: &Ui) -> Result<()> {
+    let unknown: Vec<&str> = classes
+        .iter()
+        .filter(|class| !known.classes.contains(class))
+        .map(String::as_str)
+        .collect();
+    let list = unknown.join("', '");
+    if unknown.len() == classes.len() {
+        bail!(
+            "none of the folders '{list}' is a class of '{}', whose images vote: \
+             give others of the same classes with --train DIR",
+            place.display()
+        );
+    }
+    if !unknown.is_empty() {
+        ui.warn(&format!(
+            "'{list}' is no class of '{}': such images count as wrong in the kNN accuracy",
+            place.display()
+        ));
+    }
+    Ok(())
+}
+
+/// For each of the queries' images that were read its row among the known ones, where the two are one
+/// file.
+fn shared(
+    queries: &ImageSet,
+    of_queries: &[usize],
+    known: &ImageSet,
+    of_known: &[usize],
+) -> Vec<Option<usize>> {
+    let real = |set: &ImageSet, row: usize| set.path(row).canonicalize().ok();
+    let rows: HashMap<PathBuf, usize> = of_known
+        .iter()
+        .enumerate()
+        .filter_map(|(index, &row)| Some((real(known, row)?, index)))
+        .collect();
+    of_queries
+        .iter()
+        .map(|&row| rows.get(&real(queries, row)?).copied())
+        .collect()
+}
+
+/// Names what could not be listed.
+fn skipped_folders(set: &ImageSet, ui: &Ui) -> Result<()> {
+    report_skipped(&set.skipped, set.files.len() + set.skipped.len(), false, ui)
 }
 
 /// How often the method's pretext task is solved on images that were not trained on.

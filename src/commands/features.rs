@@ -5,14 +5,15 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::labeller::{Extractor, open, unknown_arch};
+use super::output::Output;
 use super::{ExitStatus, find_images, machine, npy, report_skipped};
 use crate::cli;
 use crate::cluster::assigner::FeatureKind;
+use crate::data::source::{ImageFile, ImageSet, Skipped};
 use crate::error::usage;
 use crate::model;
 use crate::model::network::Network;
 use crate::monitor::Monitor;
-use crate::run_dir::replace;
 use crate::ui::Ui;
 
 pub fn run(args: cli::Features, ui: &Ui) -> Result<ExitStatus> {
@@ -30,16 +31,18 @@ pub fn run(args: cli::Features, ui: &Ui) -> Result<ExitStatus> {
         }
         (Some(_), _) => return Err(usage("give either a run or --arch, and one input")),
     };
-    let set = find_images(input)?;
-    let mut extracted = extractor.all(&set, FeatureKind::Hidden, ui)?;
-    npy::write(&args.out, &extracted.features)?;
+    let mut set = find_images(input)?;
+    leave_out_broken_lines(&mut set);
     let paths = args.out.with_extension("paths.txt");
+    let (of_features, of_paths) = (Output::file(&args.out)?, Output::file(&paths)?);
+    let mut extracted = extractor.all(&set, FeatureKind::Hidden, ui)?;
+    of_features.finish(&npy::to_bytes(&extracted.features)?)?;
     let names: String = extracted
         .rows
         .iter()
         .map(|&row| format!("{}\n", set.files[row].name))
         .collect();
-    replace(&paths, names.as_bytes())?;
+    of_paths.finish(names.as_bytes())?;
     ui.note(&format!(
         "features {:?} in {}, their paths in {}",
         extracted.features.size(),
@@ -47,15 +50,31 @@ pub fn run(args: cli::Features, ui: &Ui) -> Result<ExitStatus> {
         paths.display()
     ));
     extracted.skipped.splice(0..0, set.skipped.iter().cloned());
-    report_skipped(&extracted.skipped, set.files.len(), args.strict, ui)?;
+    report_skipped(
+        &extracted.skipped,
+        set.files.len() + set.skipped.len(),
+        args.strict,
+        ui,
+    )?;
     Ok(ExitStatus::Done)
+}
+
+/// Paths are written one a line: names that hold a line break would shift all that follow.
+fn leave_out_broken_lines(set: &mut ImageSet) {
+    let broken = |file: &ImageFile| file.name.contains(['\n', '\r']);
+    for file in set.files.extract_if(.., |file| broken(file)) {
+        set.skipped.push(Skipped {
+            path: file.name,
+            reason: "its name holds a line break: rename it".into(),
+        });
+    }
 }
 
 /// A backbone with weights from a file, at torchvision's sizes (resize 256, centre 224).
 fn pretrained(arch: &str, args: &cli::Features, device: tch::Device, ui: &Ui) -> Result<Extractor> {
     let entry = model::find(arch).ok_or_else(|| unknown_arch(arch))?;
     tch::manual_seed(0);
-    let size = args.size.unwrap_or(224);
+    let size = args.size.unwrap_or(entry.usual_size);
     let network = Network::new(entry, size, false, device)?;
     match args.init.as_deref() {
         Some(init) => report_loaded(&network, init, ui)?,

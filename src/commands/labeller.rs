@@ -27,7 +27,7 @@ pub struct Extractor {
 /// The features of some images.
 #[derive(Debug)]
 pub struct Extracted {
-    /// `[n, d] f32` of each kind asked for.
+    /// `[n, d] f32`
     pub features: Tensor,
     /// Rows of the image set that could be read.
     pub rows: Vec<usize>,

@@ -11,8 +11,12 @@ pub fn run() -> Result<ExitStatus> {
     let mut out = std::io::stdout().lock();
     for entry in METHODS {
         writeln!(out, "{}\n  {}\n  {}", entry.name, entry.help, entry.paper)?;
-        for (key, value) in (entry.options)() {
-            writeln!(out, "  --set {key}={}", value.to_string().trim_matches('"'))?;
+        let values = (entry.options)();
+        for (key, help) in entry.option_help {
+            let value = values.get(*key).map(ToString::to_string);
+            let value = value.unwrap_or_default();
+            let setting = format!("--set {key}={}", value.trim_matches('"'));
+            writeln!(out, "    {setting:<27} {help}")?;
         }
     }
     Ok(ExitStatus::Done)

@@ -8,6 +8,7 @@ mod features;
 mod labeller;
 mod methods;
 mod npy;
+mod output;
 mod report;
 mod train;
 
@@ -19,10 +20,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command, Machine};
+use crate::config::Config;
 use crate::data::source::{EXTENSIONS, ImageSet};
 use crate::device;
 use crate::error::Error;
@@ -155,10 +157,15 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 /// Finds the images of `input` (`-` is a list on stdin).
 fn find_images(input: &Path) -> Result<ImageSet> {
     let set = if input == Path::new("-") {
-        ImageSet::from_list(std::io::stdin().lock())?
+        ImageSet::from_list(std::io::stdin().lock()).context("cannot read the list on stdin")?
     } else {
         ImageSet::find(input)?
     };
+    some(set, input)
+}
+
+/// Refuses a set without images.
+fn some(set: ImageSet, input: &Path) -> Result<ImageSet> {
     if set.files.is_empty() {
         let extensions = EXTENSIONS.join(", ");
         let reason = match set.others {
@@ -172,6 +179,16 @@ fn find_images(input: &Path) -> Result<ImageSet> {
         .into());
     }
     Ok(set)
+}
+
+/// The images that a run was trained on, found from anywhere.
+fn images_of_run(config: &Config) -> Result<ImageSet> {
+    let directory = config.run.directory.as_deref();
+    let input = Path::new(&config.run.input);
+    some(
+        ImageSet::find_from(input, directory.unwrap_or(Path::new("")))?,
+        input,
+    )
 }
 
 /// Sets the threads and gives the device.

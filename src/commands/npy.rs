@@ -8,8 +8,6 @@ use ndarray::{Array2, ArrayView2};
 use ndarray_npy::{ReadNpyError, ReadNpyExt, WriteNpyExt};
 use tch::{Device, Kind, Tensor};
 
-use crate::run_dir::replace;
-
 /// A matrix `[n, d]` of f32 or f64, as f32.
 ///
 /// # Errors
@@ -24,9 +22,9 @@ pub fn read(path: &Path) -> Result<Tensor> {
     };
     let matrix = match matrix {
         Ok(matrix) => matrix,
-        Err(ReadNpyError::WrongDescriptor(_)) => {
+        Err(ReadNpyError::WrongDescriptor(descriptor)) => {
             bail!(
-                "'{}' holds neither f32 nor f64: save it with .astype('float32')",
+                "'{}' holds {descriptor}, neither f32 nor f64: save it with .astype('float32')",
                 path.display()
             )
         }
@@ -34,8 +32,8 @@ pub fn read(path: &Path) -> Result<Tensor> {
             bail!("'{}' is no matrix [n, d]", path.display())
         }
         Err(error) => {
-            return Err(error)
-                .with_context(|| format!("'{}' is no good .npy file", path.display()));
+            // Its causes repeat what it says.
+            bail!("'{}' is no good .npy file: {error}", path.display())
         }
     };
     let (rows, columns) = matrix.dim();
@@ -43,8 +41,8 @@ pub fn read(path: &Path) -> Result<Tensor> {
     Ok(Tensor::from_slice(&flat).view([rows as i64, columns as i64]))
 }
 
-/// Writes a matrix `[n, d]` as f32.
-pub fn write(path: &Path, matrix: &Tensor) -> Result<()> {
+/// The bytes of a matrix `[n, d]` as f32.
+pub fn to_bytes(matrix: &Tensor) -> Result<Vec<u8>> {
     let size = matrix.size();
     let flat = matrix
         .to_device(Device::Cpu)
@@ -55,5 +53,5 @@ pub fn write(path: &Path, matrix: &Tensor) -> Result<()> {
     let view = ArrayView2::from_shape((size[0] as usize, size[1] as usize), &values)?;
     let mut bytes = Vec::new();
     view.write_npy(&mut bytes)?;
-    replace(path, &bytes)
+    Ok(bytes)
 }

@@ -164,7 +164,12 @@ fn figures(
 
 fn notes(epochs: &[&EpochRecord], steps: &[&LabelStepRecord], skipped: usize) -> Vec<Note> {
     let mut notes = Vec::new();
-    if let Some(nmi) = steps.last().and_then(|step| step.nmi_previous) {
+    let collapsed = steps.last().is_some_and(|step| step.nonempty < 2);
+    if collapsed {
+        notes.push(Note::warning(
+            "All images fell into one cluster: the features have collapsed, or the images are alike.",
+        ));
+    } else if let Some(nmi) = steps.last().and_then(|step| step.nmi_previous) {
         notes.push(Note::info(match nmi {
             nmi if nmi >= 0.8 => {
                 format!("The labels have settled (NMI to the step before {nmi:.2}).")
@@ -337,7 +342,7 @@ impl<'a> Thumbs<'a> {
         let root = if input.is_dir() {
             input.into()
         } else {
-            Default::default()
+            config.run.directory.clone().unwrap_or_default()
         };
         let memory = data.map(|data| {
             (

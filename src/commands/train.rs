@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use tch::Device;
 
 use super::labeller::{build, none_readable, unknown_arch};
-use super::{ExitStatus, find_images, report, report_skipped};
+use super::{ExitStatus, find_images, images_of_run, report, report_skipped};
 use crate::cli;
 use crate::cluster::ENGINES;
 use crate::config::defaults::{Choice, Facts, complete};
@@ -18,7 +18,7 @@ use crate::config::{
 use crate::data::source::ImageSet;
 use crate::data::{DataError, Dataset, decode};
 use crate::device::{self, describe};
-use crate::error::{Error, usage};
+use crate::error::usage;
 use crate::method::{self, Build, METHODS, MethodEntry};
 use crate::model;
 use crate::monitor::{Monitor, duration};
@@ -39,9 +39,15 @@ pub fn run(args: cli::Train, ui: &Ui) -> Result<ExitStatus> {
 
 fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
     let input = args.input.as_deref().context("an input is needed")?;
+    if input == Path::new("-") {
+        return Err(usage(
+            "train reads its images again on --resume and cannot do so from stdin: \
+             write the list to a file and give that",
+        ));
+    }
     let out = args.out.clone().unwrap_or_else(|| default_out(input));
-    if !args.print_config && RunDir::open(&out).is_ok() {
-        return Err(Error::RunExists { path: out }.into());
+    if !args.print_config {
+        RunDir::check_free(&out)?;
     }
     let settings = settings(args)?;
     let device = device::select(settings.train.device.unwrap_or_default())?;
@@ -63,8 +69,12 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
     };
     let info = RunInfo {
         version: env!("CARGO_PKG_VERSION").into(),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
-        input: absolute(input),
+        command: std::env::args_os()
+            .map(|arg| arg.to_string_lossy().into_owned())
+            .collect::<Vec<_>>()
+            .join(" "),
+        directory: std::env::current_dir().ok(),
+        input: absolute(input)?,
         images: set.files.len(),
     };
     let (mut config, mut choices) = complete(settings.over((entry.preset)(&facts)), &facts, info);
@@ -78,13 +88,7 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
     }
     announce(entry, &set, &choices, device, ui);
 
-    let data = load(set, &config, ui)?;
-    report_skipped(&data.skipped, config.run.images, args.strict, ui)?;
-    config.run.images = data.len();
-    check(&config)?;
-    let run = RunDir::create(&out)?;
-    run.write_config(&config)?;
-    run.write_skipped(&data.skipped)?;
+    // What can go wrong at once does so before the images are read.
     let network = build(&config, device)?;
     if let Some(init) = &config.model.init {
         let loaded = network.load(init)?;
@@ -94,7 +98,26 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
             init.display()
         ));
     }
+    let run = RunDir::create(&out)?;
+    let data = match read(set, &mut config, args.strict, ui) {
+        Ok(data) => data,
+        Err(error) => {
+            run.discard();
+            return Err(error);
+        }
+    };
+    run.write_config(&config)?;
+    run.write_skipped(&data.skipped)?;
     fit(&run, &config, &data, &network, entry, false, ui)
+}
+
+/// Reads the images and checks that there are enough.
+fn read(set: ImageSet, config: &mut Config, strict: bool, ui: &Ui) -> Result<Dataset> {
+    let data = load(set, config, ui)?;
+    report_skipped(&data.skipped, data.len() + data.skipped.len(), strict, ui)?;
+    config.run.images = data.len();
+    check(config)?;
+    Ok(data)
 }
 
 fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
@@ -108,17 +131,10 @@ fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
     }
     let run = RunDir::open(path)?.locked()?;
     let config = run.config()?;
-    if !run.checkpoint().is_file() {
-        return Err(Error::NotARun {
-            path: path.into(),
-            reason: "it stopped before its first checkpoint: remove it and start again".into(),
-        }
-        .into());
-    }
     let entry = find_method(&config.train.method)?;
     let device = device::select(args.machine.device.unwrap_or(config.train.device))?;
     device::set_threads(Some(args.machine.threads.unwrap_or(config.train.threads)));
-    let set = find_images(Path::new(&config.run.input))?;
+    let set = images_of_run(&config)?;
     let data = load(set, &config, ui)?;
     report_skipped(
         &data.skipped,
@@ -135,12 +151,21 @@ fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
         );
     }
     let network = build(&config, device)?;
+    let begun = run.checkpoint().is_file();
+    if !begun && let Some(init) = &config.model.init {
+        network.load(init)?;
+    }
     ui.heading(&format!(
-        "going on with {} on {}",
+        "{} {} on {}",
+        if begun {
+            "going on with"
+        } else {
+            "it stopped before its first checkpoint; beginning again with"
+        },
         path.display(),
         describe(device)
     ));
-    fit(&run, &config, &data, &network, entry, true, ui)
+    fit(&run, &config, &data, &network, entry, begun, ui)
 }
 
 /// Trains, labels and reports.
@@ -271,6 +296,11 @@ fn settings(args: &cli::Train) -> Result<Settings> {
                 .map_err(|error| usage(format!("'{}': {error}", path.display())))?
         }
     };
+    let mut file = file;
+    if args.method.is_some() && args.method != file.train.method {
+        // The other method's own options mean nothing to this one.
+        file.method = toml::Table::new();
+    }
     let flag = |given: bool| given.then_some(true);
     let typed = Settings {
         run: None,
@@ -285,7 +315,10 @@ fn settings(args: &cli::Train) -> Result<Settings> {
         },
         model: ModelSettings {
             arch: args.arch.clone(),
-            init: args.init.clone().map(Some),
+            init: args
+                .init
+                .as_deref()
+                .map(|init| Some(init.canonicalize().unwrap_or_else(|_| init.into()))),
         },
         train: TrainSettings {
             method: args.method.clone(),
@@ -354,12 +387,16 @@ fn default_out(input: &Path) -> PathBuf {
     Path::new("runs").join(name.unwrap_or_else(|| "run".into()))
 }
 
-fn absolute(input: &Path) -> String {
-    input
-        .canonicalize()
-        .unwrap_or_else(|_| input.into())
-        .to_string_lossy()
-        .into_owned()
+/// The path of `input` from anywhere.
+fn absolute(input: &Path) -> Result<String> {
+    let path = input.canonicalize().unwrap_or_else(|_| input.into());
+    let text = path.to_str().map(String::from);
+    text.ok_or_else(|| {
+        usage(format!(
+            "the path of '{}' is not UTF-8, and a run could not be resumed from it: rename it",
+            path.display()
+        ))
+    })
 }
 
 /// Median width and height of a sample of the images; those that cannot be read are left out.

@@ -130,6 +130,9 @@ pub struct Config {
 pub struct RunInfo {
     pub version: String,
     pub command: String,
+    /// The working directory: what a list of paths is relative to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
     /// The data directory or list.
     pub input: String,
     /// Images found in it.
@@ -179,11 +182,13 @@ pub enum Schedule {
     Cosine,
     /// lr, divided by 5 at t = 0.3, 0.6 and 0.8 (rotation).
     Steps,
+    /// lr, divided by 10 every 150 epochs (SeLa's `lrdrop`)
+    Drops,
 }
 
 impl Schedule {
-    /// The share of the learning rate at `t`.
-    pub fn factor(self, t: f64) -> f64 {
+    /// The share of the learning rate at `t` of a run of so many epochs.
+    pub fn factor(self, t: f64, epochs: usize) -> f64 {
         match self {
             Self::Constant => 1.0,
             Self::Linear => ((1.0 - t) / 0.4).clamp(0.0, 1.0),
@@ -192,6 +197,7 @@ impl Schedule {
                 .iter()
                 .filter(|&&at| t >= at)
                 .fold(1.0, |f, _| f / 5.0),
+            Self::Drops => 0.1_f64.powf((t * epochs as f64 / 150.0).floor()),
         }
     }
 }

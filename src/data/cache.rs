@@ -68,7 +68,7 @@ impl Pixels {
                     }
                     Err(error) => skipped.push(Skipped {
                         path: set.files[row].name.clone(),
-                        reason: error.to_string(),
+                        reason: one_line(&error.to_string()),
                     }),
                 }
             }
@@ -136,4 +136,9 @@ impl Backing {
             }
         }
     }
+}
+
+/// Decoders' messages end in line breaks now and then.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -23,6 +23,8 @@ pub enum DecodeError {
     Image(#[from] image::ImageError),
     #[error("it ends before its end-of-image marker: truncated")]
     Truncated,
+    #[error("the file is empty")]
+    NoBytes,
     #[error("it has no pixels")]
     Empty,
     #[error("cannot resize: {0}")]
@@ -63,6 +65,9 @@ pub fn decode(path: &Path) -> Result<RgbImage, DecodeError> {
 
 fn decode_file(path: &Path) -> Result<RgbImage, DecodeError> {
     let mut file = std::fs::File::open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Err(DecodeError::NoBytes);
+    }
     let mut reader = ImageReader::new(BufReader::new(&mut file)).with_guessed_format()?;
     let format = reader.format();
     let mut limits = Limits::default();
@@ -88,13 +93,42 @@ fn decode_file(path: &Path) -> Result<RgbImage, DecodeError> {
     })
 }
 
-/// Whether an end-of-image marker stands in the last kilobyte (cameras pad their files).
+/// Whether the image's end is there: near the end of the file (cameras pad theirs), or anywhere
+/// behind its first scan (phones append a film). Coded pixels cannot hold that marker, and those of
+/// embedded thumbnails stand before the scan.
 fn ends_as_jpeg(file: &mut std::fs::File) -> std::io::Result<bool> {
+    const END: [u8; 2] = [0xFF, 0xD9];
     let length = file.seek(SeekFrom::End(0))?;
     file.seek(SeekFrom::Start(length.saturating_sub(1024)))?;
-    let mut tail = Vec::new();
-    file.take(1024).read_to_end(&mut tail)?;
-    Ok(tail.windows(2).any(|pair| pair == [0xFF, 0xD9]))
+    let mut bytes = Vec::new();
+    file.take(1024).read_to_end(&mut bytes)?;
+    let has_end = |bytes: &[u8]| bytes.windows(2).any(|pair| pair == END);
+    if has_end(&bytes) {
+        return Ok(true);
+    }
+    bytes.clear();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut bytes)?;
+    Ok(first_scan(&bytes).is_some_and(|start| has_end(&bytes[start..])))
+}
+
+/// Where the first scan's header ends and coded pixels begin: segments are skipped by their lengths.
+fn first_scan(jpeg: &[u8]) -> Option<usize> {
+    const SCAN: u8 = 0xDA;
+    let mut at = 2;
+    loop {
+        let [0xFF, marker, high, low] = *jpeg.get(at..at + 4)? else {
+            return None;
+        };
+        if marker == 0xFF {
+            at += 1; // padding
+            continue;
+        }
+        at += 2 + usize::from(u16::from_be_bytes([high, low]));
+        if marker == SCAN {
+            return Some(at);
+        }
+    }
 }
 
 fn over_white(image: &DynamicImage) -> RgbImage {

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
-use std::io::BufRead;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,9 @@ use walkdir::WalkDir;
 /// File name extensions that are taken for images in a directory. Content, not the name, decides
 /// how a file is decoded.
 pub const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
+
+/// Names are text in every file that we write.
+const NOT_UTF8: &str = "its name is not UTF-8: rename it";
 
 /// One image, before it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub struct Skipped {
 /// The images of an input, in natural order of their names (`2.png` before `10.png`).
 #[derive(Debug, Clone, Default)]
 pub struct ImageSet {
-    /// Names are relative to this; empty for lists.
+    /// Names are relative to this; empty, or where a list is read from, for lists.
     pub root: PathBuf,
     pub files: Vec<ImageFile>,
     /// Names of the parent folders, in natural order; empty unless there are at least two.
@@ -51,6 +54,11 @@ pub enum SourceError {
         path: PathBuf,
         error: std::io::Error,
     },
+    #[error(
+        "'{}' is neither an image ({}) nor a list of images: its first line, '{first}', is no file",
+        path.display(), EXTENSIONS.join(", ")
+    )]
+    NoList { path: PathBuf, first: String },
 }
 
 impl ImageSet {
@@ -62,6 +70,11 @@ impl ImageSet {
     /// The images of `input`: a directory (recursively; hidden files are left out and symbolic
     /// links followed, loops reported), an image, or a text file with one path a line.
     pub fn find(input: &Path) -> Result<Self, SourceError> {
+        Self::find_from(input, Path::new(""))
+    }
+
+    /// The same, with the paths of a list relative to `directory`.
+    pub fn find_from(input: &Path, directory: &Path) -> Result<Self, SourceError> {
         let metadata = std::fs::metadata(input).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => SourceError::Missing(input.into()),
             _ => SourceError::Unreadable {
@@ -74,31 +87,55 @@ impl ImageSet {
         }
         if is_image_name(input) {
             let name = input.to_string_lossy().into_owned();
-            return Ok(Self::from_names([name]));
+            return Ok(Self::from_names([name], Vec::new()));
         }
-        std::fs::File::open(input)
-            .and_then(|file| Self::from_list(std::io::BufReader::new(file)))
+        let mut set = std::fs::File::open(input)
+            .and_then(Self::from_list)
             .map_err(|error| SourceError::Unreadable {
                 path: input.into(),
                 error,
-            })
+            })?;
+        set.root = directory.into();
+        match set.files.first() {
+            Some(first) if !(0..set.files.len()).any(|row| set.path(row).is_file()) => {
+                Err(SourceError::NoList {
+                    path: input.into(),
+                    first: first.name.chars().take(80).collect(),
+                })
+            }
+            _ => Ok(set),
+        }
     }
 
-    /// The images named in `lines`, one path a line; empty lines are left out. Order is kept.
-    pub fn from_list(lines: impl BufRead) -> std::io::Result<Self> {
-        let names: Vec<String> = lines.lines().collect::<Result<_, _>>()?;
-        Ok(Self::from_names(
-            names.into_iter().filter(|name| !name.trim().is_empty()),
-        ))
+    /// The images named in `list`, one path a line or, as `find -print0` writes them, between zero
+    /// bytes; empty lines are left out. Order is kept.
+    pub fn from_list(mut list: impl Read) -> std::io::Result<Self> {
+        let mut bytes = Vec::new();
+        list.read_to_end(&mut bytes)?;
+        let zeros = bytes.contains(&0);
+        let (mut names, mut skipped) = (Vec::new(), Vec::new());
+        for line in bytes.split(|&byte| byte == if zeros { 0 } else { b'\n' }) {
+            match std::str::from_utf8(line) {
+                Ok(name) if zeros => names.push(name.to_string()),
+                Ok(name) => names.push(name.strip_suffix('\r').unwrap_or(name).to_string()),
+                Err(_) => skipped.push(Skipped {
+                    path: String::from_utf8_lossy(line).into_owned(),
+                    reason: NOT_UTF8.into(),
+                }),
+            }
+        }
+        names.retain(|name| !name.trim().is_empty());
+        Ok(Self::from_names(names, skipped))
     }
 
-    fn from_names(names: impl IntoIterator<Item = String>) -> Self {
+    fn from_names(names: impl IntoIterator<Item = String>, skipped: Vec<Skipped>) -> Self {
         let files = names
             .into_iter()
             .map(|name| ImageFile { name, class: None })
             .collect();
         let mut set = Self {
             files,
+            skipped,
             ..Self::default()
         };
         set.name_classes();
@@ -122,7 +159,13 @@ impl ImageSet {
                 Ok(entry) if entry.file_type().is_dir() => {}
                 Ok(entry) if is_image_name(entry.path()) => {
                     let name = relative_name(root, entry.path());
-                    set.files.push(ImageFile { name, class: None });
+                    match entry.path().to_str() {
+                        Some(_) => set.files.push(ImageFile { name, class: None }),
+                        None => set.skipped.push(Skipped {
+                            path: name,
+                            reason: NOT_UTF8.into(),
+                        }),
+                    }
                 }
                 Ok(_) => set.others += 1,
                 Err(error) => set.skipped.push(Skipped {
@@ -132,7 +175,9 @@ impl ImageSet {
                         .unwrap_or_default(),
                     reason: match error.loop_ancestor() {
                         Some(ancestor) => format!("link back to '{}'", ancestor.display()),
-                        None => error.to_string(),
+                        None => error
+                            .io_error()
+                            .map_or_else(|| error.to_string(), ToString::to_string),
                     },
                 }),
             }

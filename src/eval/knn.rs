@@ -27,18 +27,19 @@ impl Default for KnnOptions {
 }
 
 /// Classes of `queries` `[m, d]` by the votes of their nearest neighbours among `known` `[n, d]` with
-/// `classes` `[n]`. With `leave_one_out` the two are the same set and a point has no vote for itself.
+/// `classes` `[n]`. `own` `[m]` is the row of `known` that is the query itself, which has no vote on
+/// it, where there is one.
 pub fn classify(
     known: &Tensor,
     classes: &[u32],
     queries: &Tensor,
+    own: &[Option<usize>],
     options: KnnOptions,
-    leave_one_out: bool,
 ) -> Vec<u32> {
     let (n, m) = (known.size()[0], queries.size()[0]);
-    let skip = i64::from(leave_one_out);
-    let neighbours = (options.neighbours as i64 + skip).min(n);
-    if n == 0 || neighbours <= skip {
+    let skip = i64::from(own.iter().any(Option::is_some));
+    let neighbours = (options.neighbours as i64).min(n - skip);
+    if neighbours <= 0 {
         return vec![0; m as usize];
     }
     tch::no_grad(|| {
@@ -52,11 +53,21 @@ pub fn classify(
         for start in (0..m).step_by(rows as usize) {
             let count = rows.min(m - start);
             let mut similarity = queries.narrow(0, start, count).matmul(&known);
-            if leave_one_out {
-                let own = Tensor::arange_start(start, start + count, (Kind::Int64, known.device()));
-                similarity = similarity.scatter_value(1, &own.unsqueeze(1), f64::NEG_INFINITY);
+            let own = &own[start as usize..(start + count) as usize];
+            let (mut at, mut columns) = (Vec::new(), Vec::new());
+            for (row, column) in own.iter().enumerate() {
+                if let Some(column) = column {
+                    at.push(row as i64);
+                    columns.push(*column as i64);
+                }
             }
-            let (nearest, index) = similarity.topk(neighbours - skip, 1, true, true);
+            if !at.is_empty() {
+                let at = [at, columns]
+                    .map(|indices| Some(Tensor::from_slice(&indices).to_device(known.device())));
+                let none = Tensor::full([], f64::NEG_INFINITY, (Kind::Float, known.device()));
+                let _ = similarity.index_put_(&at, &none, false);
+            }
+            let (nearest, index) = similarity.topk(neighbours, 1, true, true);
             // The largest similarity has weight 1, so that no temperature overflows.
             let top = nearest.narrow(1, 0, 1);
             let weights = ((nearest - top) / options.temperature).exp();

@@ -26,6 +26,20 @@ pub const ENTRY: MethodEntry = MethodEntry {
     paper: "Caron et al., Deep Clustering for Unsupervised Learning of Visual Features, ECCV 2018, https://arxiv.org/abs/1807.05520",
     preset: |_| Settings::default(),
     options: option_table::<Options>,
+    option_help: &[
+        (
+            "balance",
+            "how large clusters are kept from dominating: sampler (draws from all equally), weights (in the loss) or none",
+        ),
+        (
+            "reassign",
+            "epochs from one clustering to the next, fractions allowed; 0 leaves the choice to the program",
+        ),
+        (
+            "warm_start",
+            "true: k-means starts from the clusters before",
+        ),
+    ],
     resolve,
     build: |build| Ok(Box::new(DeepCluster::new(build)?)),
 };
@@ -93,7 +107,11 @@ fn resolve(config: &mut Config) -> Result<Vec<Choice>> {
         .images
         .div_ceil(config.train.batch_size.max(1))
         .max(1);
-    let epochs = (STEPS_FOR_A_HEAD as f64 / steps as f64).round().max(1.0);
+    // At least once in the middle of the run the network's own features are clustered.
+    let most = (config.train.epochs / 2).max(1) as f64;
+    let epochs = (STEPS_FOR_A_HEAD as f64 / steps as f64)
+        .round()
+        .clamp(1.0, most);
     config.method.insert("reassign".into(), epochs.into());
     Ok(vec![Choice {
         name: "reassign",

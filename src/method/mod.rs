@@ -160,6 +160,8 @@ pub struct MethodEntry {
     pub preset: fn(&Facts) -> Settings,
     /// The method's own options (`--set key=value`, `[method]` of the TOML) with their defaults.
     pub options: fn() -> toml::Table,
+    /// What each of them means, with its values.
+    pub option_help: &'static [(&'static str, &'static str)],
     /// Refuses values of these options that cannot work, and puts numbers in place of those that
     /// leave the choice to the program.
     pub resolve: fn(&mut Config) -> Result<Vec<Choice>>,

@@ -33,6 +33,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
         ..Settings::default()
     },
     options: toml::Table::new,
+    option_help: &[],
     resolve: |_| Ok(Vec::new()),
     build: |build| Ok(Box::new(Rotation::new(build))),
 };

@@ -21,6 +21,7 @@ pub const ALEXNET: BackboneEntry = BackboneEntry {
     name: "alexnet",
     help: "DeepCluster's AlexNet with batch norm, from 63 px, made for 224 px",
     paper: "Caron et al., Deep Clustering for Unsupervised Learning of Visual Features, https://arxiv.org/abs/1807.05520",
+    usual_size: 224,
     min_size: 63,
     build: |path, shape| Box::new(Plain::new(path, shape, &TABLE)),
 };

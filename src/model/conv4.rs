@@ -15,6 +15,7 @@ pub const CONV4: BackboneEntry = BackboneEntry {
     name: "conv4",
     help: "four 3x3 convolutions of 64 filters, for thumbnails of 16 to 64 px",
     paper: "Snell et al., Prototypical Networks for Few-shot Learning, https://arxiv.org/abs/1703.05175",
+    usual_size: 32,
     min_size: 16,
     build: |path, shape| Box::new(Conv4::new(path, shape)),
 };
@@ -32,6 +33,9 @@ const CONV_3X3: Window = Window {
 /// leave 64 x 1 x 1, and drop five ninths of the 3 x 3 map on the way: nearest-neighbour
 /// accuracy of the untrained network falls from 84 to 80 % (Fashion-MNIST).
 const POOLED_BLOCKS: usize = 3;
+/// The last map is averaged down to this side, CIFAR's, where it is larger: at 64 px its 4,096
+/// numbers would cost more to whiten than the network costs to train.
+const MOST_SIDE: i64 = 4;
 
 #[derive(Debug)]
 struct Conv4 {
@@ -58,6 +62,13 @@ impl Conv4 {
     }
 }
 
+impl Conv4 {
+    /// Side of the hidden layer's map.
+    fn side(&self) -> i64 {
+        (self.shape.size >> POOLED_BLOCKS).min(MOST_SIDE)
+    }
+}
+
 impl Backbone for Conv4 {
     fn feature_map(&self, images: &Tensor, train: bool) -> Tensor {
         let mut map = images.shallow_clone();
@@ -73,7 +84,11 @@ impl Backbone for Conv4 {
     }
 
     fn hidden(&self, map: &Tensor, _train: bool) -> Tensor {
-        map.flatten(1, -1)
+        let side = self.side();
+        if map.size()[2..] == [side, side] {
+            return map.flatten(1, -1);
+        }
+        map.adaptive_avg_pool2d([side, side]).flatten(1, -1)
     }
 
     fn activate(&self, hidden: &Tensor) -> Tensor {
@@ -85,8 +100,7 @@ impl Backbone for Conv4 {
     }
 
     fn dim(&self) -> i64 {
-        let side = self.shape.size >> POOLED_BLOCKS;
-        FILTERS * side * side
+        FILTERS * self.side() * self.side()
     }
 
     fn in_channels(&self) -> i64 {

@@ -89,6 +89,8 @@ pub struct BackboneEntry {
     pub help: &'static str,
     /// Authors, title and arXiv link.
     pub paper: &'static str,
+    /// Side of the input that it was made for, in pixels.
+    pub usual_size: usize,
     /// Smallest side of the input, in pixels.
     pub min_size: usize,
     build: fn(&nn::Path, &Shape) -> Box<dyn Backbone>,

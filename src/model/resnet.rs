@@ -29,6 +29,7 @@ pub const RESNET18: BackboneEntry = BackboneEntry {
     name: "resnet18",
     help: "ResNet-18, torchvision's, 512 features; a 3x3 stem up to 64 px",
     paper: PAPER,
+    usual_size: 224,
     min_size: MIN_SIZE,
     build: |path, shape| Box::new(ResNet::new(path, shape, BlockKind::Basic, [2, 2, 2, 2])),
 };
@@ -37,6 +38,7 @@ pub const RESNET34: BackboneEntry = BackboneEntry {
     name: "resnet34",
     help: "ResNet-34, torchvision's, 512 features; a 3x3 stem up to 64 px",
     paper: PAPER,
+    usual_size: 224,
     min_size: MIN_SIZE,
     build: |path, shape| Box::new(ResNet::new(path, shape, BlockKind::Basic, [3, 4, 6, 3])),
 };
@@ -45,6 +47,7 @@ pub const RESNET50: BackboneEntry = BackboneEntry {
     name: "resnet50",
     help: "ResNet-50, torchvision's, 2048 features; a 3x3 stem up to 64 px",
     paper: PAPER,
+    usual_size: 224,
     min_size: MIN_SIZE,
     build: |path, shape| {
         Box::new(ResNet::new(

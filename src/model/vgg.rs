@@ -15,6 +15,7 @@ pub const VGG16: BackboneEntry = BackboneEntry {
     name: "vgg16",
     help: "VGG-16 with batch norm, torchvision's vgg16_bn, from 32 px, made for 224 px",
     paper: "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, https://arxiv.org/abs/1409.1556",
+    usual_size: 224,
     min_size: 32,
     build: |path, shape| Box::new(Plain::new(path, shape, &TABLE)),
 };

@@ -152,8 +152,8 @@ pub(super) fn size_chart(sizes: &[usize]) -> Result<Option<Chart>, ReportError> 
             "{n} clusters, the largest of {largest} images, the smallest of {smallest}"
         ),
         legend: vec![
-            entry("l1", "largest", largest),
-            entry("l1", "smallest", smallest),
+            entry("none", "largest", largest),
+            entry("none", "smallest", smallest),
             entry("mean", "mean", mean.round() as usize),
         ],
         svg: svg.map_err(|e| failed(title, e.as_ref()))?,

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use tch::Tensor;
 
 use super::checkpoint::{Checkpoint, Place};
 use super::meter::Meter;
@@ -26,6 +27,9 @@ use crate::run_dir::{RunDir, replace};
 const LOSS_EVERY: u64 = 50;
 /// Batches after which the speed is known well enough to say how long the run will take.
 const WARM_UP: u64 = 8;
+/// The checkpoint's group of what is the session's own, and its entry.
+const SESSION: &str = "session";
+const LABELS: &str = "labels";
 
 /// What does not change during a run.
 #[derive(Clone, Copy)]
@@ -138,6 +142,11 @@ impl<'a> Session<'a> {
         }
         self.optimiser.restore(saved.take("optimiser"));
         let tensors = saved.take("method").into_iter().collect();
+        // Not those of labels.jsonl, which a killed run may have written after its checkpoint.
+        if let Some(labels) = saved.take(SESSION).get(LABELS) {
+            let labels: Vec<i64> = Vec::try_from(labels)?;
+            self.labels = Some(labels.into_iter().map(|label| label as u32).collect());
+        }
         self.position = saved.place.position;
         self.meter.restore(&saved.place.meter);
         if self.position != Position::default() {
@@ -154,10 +163,6 @@ impl<'a> Session<'a> {
             Record::Epoch(epoch) => epoch.images_seen <= seen,
             Record::Labels(step) => step.step <= self.position.label_steps,
         });
-        let labels = self.run.read_labels()?;
-        if labels.len() == self.stage.data.len() {
-            self.labels = Some(labels.into_iter().map(|record| record.label).collect());
-        }
         Ok(())
     }
 
@@ -313,10 +318,10 @@ impl<'a> Session<'a> {
         // Labels come between whole batches: a batch of a few images has no statistics.
         let size = self.stage.config.train.batch_size as u64;
         let whole = |due: u64| here + due.saturating_sub(here).max(1).div_ceil(size) * size;
-        let end = self
-            .method
-            .next_label_step()
-            .map_or(end, |due| whole(due).min(end));
+        let end = match self.method.next_label_step().map(whole) {
+            Some(due) if due + size / 4 < end => due,
+            _ => end,
+        };
         let rows = self.order[(here - start) as usize..(end - start) as usize].to_vec();
         let epoch = here / n + 1;
         let label = format!("epoch {epoch}/{}", self.stage.config.train.epochs);
@@ -341,7 +346,7 @@ impl<'a> Session<'a> {
         );
         tch::manual_seed(seed as i64);
         let progress = self.position.images as f64 / self.all_images() as f64;
-        let lr = self.stage.config.train.lr * self.stage.config.train.schedule.factor(progress);
+        let lr = self.lr(progress);
         let context = self.stage.at(self.position);
         for phase in 0..self.method.phases() {
             let loss = self.method.loss(&context, &batch, phase)?;
@@ -365,6 +370,12 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// The learning rate at this share of the run.
+    fn lr(&self, progress: f64) -> f64 {
+        let train = &self.stage.config.train;
+        train.lr * train.schedule.factor(progress, train.epochs)
+    }
+
     fn last_step(&self) -> Option<&LabelStepRecord> {
         self.records.iter().rev().find_map(|record| match record {
             Record::Labels(step) => Some(step),
@@ -375,15 +386,19 @@ impl<'a> Session<'a> {
     fn check_loss(&self) -> Result<f64> {
         let loss = self.meter.mean_loss();
         if !loss.is_finite() {
-            bail!(
-                "the loss is no longer a number in epoch {} (batch {}): the training diverged; \
-                 start again with a lower --lr (now {})",
-                self.position.images / self.images_an_epoch() + 1,
-                self.position.batches,
-                self.stage.config.train.lr
-            );
+            return Err(self.diverged());
         }
         Ok(loss)
+    }
+
+    fn diverged(&self) -> anyhow::Error {
+        anyhow!(
+            "the loss is no longer a number in epoch {} (batch {}): the training diverged; \
+             start again with a lower --lr (now {})",
+            self.position.images.saturating_sub(1) / self.images_an_epoch() + 1,
+            self.position.batches,
+            self.stage.config.train.lr
+        )
     }
 
     /// Says once how long the run will take.
@@ -405,7 +420,6 @@ impl<'a> Session<'a> {
     /// Reports and saves an epoch.
     pub fn end_epoch(&mut self) -> Result<()> {
         let loss = self.check_loss()?;
-        let train = &self.stage.config.train;
         let epoch = self.position.images / self.images_an_epoch();
         let progress = (self.position.images - 1) as f64 / self.all_images() as f64;
         let record = EpochRecord {
@@ -413,7 +427,7 @@ impl<'a> Session<'a> {
             images_seen: self.position.images,
             loss,
             accuracy: self.meter.accuracy(),
-            lr: train.lr * train.schedule.factor(progress),
+            lr: self.lr(progress),
             images_per_second: self.meter.images_per_second(),
             seconds: self.meter.seconds(),
         };
@@ -429,7 +443,14 @@ impl<'a> Session<'a> {
     }
 
     /// Saves the state that `--resume` needs, the model and the metrics.
+    ///
+    /// # Errors
+    /// A network that has diverged: the last good state stays.
     pub fn save(&self) -> Result<()> {
+        self.check_loss()?;
+        if !weights::all_finite(&named_variables(&self.stage.network.store)) {
+            return Err(self.diverged());
+        }
         let State { tensors, values } = self.method.state();
         let mut checkpoint = Checkpoint::new(Place {
             position: self.position,
@@ -444,6 +465,10 @@ impl<'a> Session<'a> {
         }
         checkpoint.add("optimiser", self.optimiser.state());
         checkpoint.add("method", tensors);
+        if let Some(labels) = &self.labels {
+            let labels: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
+            checkpoint.add(SESSION, vec![(LABELS.into(), Tensor::from_slice(&labels))]);
+        }
         self.run.write_metrics(&self.records)?;
         replace(
             &self.run.model(),

@@ -187,6 +187,20 @@ fn a_closed_pipe_ends_quietly() {
 }
 
 #[test]
+fn outputs_are_opened_first_and_devices_are_written_to() {
+    let run = runs().of("deepcluster");
+    let bag = data("test/bag");
+    ssl_cluster(&["features", text(&run), &bag, "-o", "/no/such/folder/x.npy"])
+        .assert()
+        .code(1)
+        .stderr(contains("/no/such/folder").and(contains("extracting").not()));
+    let output = ssl_cluster(&["assign", text(&run), &bag, "--out", "/dev/stdout"])
+        .output()
+        .unwrap();
+    assert_eq!(json_lines(&output.stdout).len(), 50);
+}
+
+#[test]
 fn features_have_a_row_for_each_path_and_cluster_takes_them() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("new.npy");

@@ -140,17 +140,34 @@ fn bad_features_are_named() {
     std::fs::write(place("text.npy"), "hello").unwrap();
     let whole = std::fs::read(place("few.npy")).unwrap();
     std::fs::write(place("cut.npy"), &whole[..whole.len() - 9]).unwrap();
-    for (name, clusters, message) in [
-        ("nan.npy", "2", "row 17"),
-        ("few.npy", "31", "30 points cannot form 31 clusters"),
-        ("text.npy", "2", "text.npy"),
-        ("cut.npy", "2", "cut.npy"),
-        ("none.npy", "2", "none.npy"),
+    for (name, clusters, code, message) in [
+        ("nan.npy", "2", 1, "row 17"),
+        ("few.npy", "31", 2, "30 points cannot form 31 clusters"),
+        ("text.npy", "2", 1, "text.npy"),
+        ("cut.npy", "2", 1, "cut.npy"),
+        ("none.npy", "2", 1, "none.npy"),
     ] {
         ssl_cluster(&["cluster", text(&place(name)), "-k", clusters])
             .assert()
-            .code(1)
+            .code(code)
             .stdout("")
             .stderr(contains(message).and(contains("internal").not()));
+    }
+}
+
+#[test]
+fn options_of_the_other_method_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("x.npy");
+    write(&file, &blobs());
+    for (args, name) in [
+        (&["-k", "2", "--lambda", "3"][..], "--lambda"),
+        (&["--method", "sinkhorn", "--pca", "1"], "--pca"),
+    ] {
+        ssl_cluster(&["cluster", text(&file)])
+            .args(args)
+            .assert()
+            .code(2)
+            .stderr(contains(name).and(contains("--method")));
     }
 }

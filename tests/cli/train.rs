@@ -3,6 +3,8 @@ use std::path::Path;
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 use serde_json::Value;
+use ssl_cluster::config::Keep;
+use ssl_cluster::run_dir::RunDir;
 use tempfile::TempDir;
 
 use crate::{data, few_images, read_json_lines, runs, ssl_cluster, text};
@@ -222,6 +224,100 @@ fn wrong_inputs_are_told_in_one_line_with_the_cure() {
         assert!(errors[0].contains(message), "{name}: {stderr}");
         assert!(!out.exists(), "{name} left a run behind");
     }
+}
+
+#[test]
+fn what_is_wrong_is_told_before_images_are_read_and_leaves_no_run() {
+    let folder = TempDir::new().unwrap();
+    let (out, weights) = (
+        folder.path().join("run"),
+        folder.path().join("w.safetensors"),
+    );
+    std::fs::write(&weights, "none").unwrap();
+    ssl_cluster(&[
+        "train",
+        &data("test"),
+        "--out",
+        text(&out),
+        "--init",
+        text(&weights),
+    ])
+    .assert()
+    .code(1)
+    .stderr(contains("w.safetensors"));
+    assert!(!out.exists());
+    ssl_cluster(&["train", "-", "--out", text(&out)])
+        .assert()
+        .code(2)
+        .stderr(contains("write the list to a file"));
+}
+
+#[test]
+fn lists_of_relative_paths_are_found_again_from_elsewhere() {
+    let folder = TempDir::new().unwrap();
+    few_images(folder.path(), 2, 8);
+    let list = folder.path().join("list.txt");
+    let names = std::process::Command::new("find")
+        .args(["images", "-name", "*.png"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    std::fs::write(&list, names.stdout).unwrap();
+    ssl_cluster(&[
+        "train",
+        "list.txt",
+        "--out",
+        "run",
+        "--epochs",
+        "1",
+        "--threads",
+        "1",
+    ])
+    .current_dir(folder.path())
+    .assert()
+    .success();
+    let run = folder.path().join("run");
+    ssl_cluster(&["eval", text(&run), text(&folder.path().join("images"))])
+        .assert()
+        .success()
+        .stderr(contains("16 of the images are among those that vote"));
+    let before = std::fs::read(run.join("report.html")).unwrap().len();
+    ssl_cluster(&["report", text(&run)]).assert().success();
+    let after = std::fs::read(run.join("report.html")).unwrap().len();
+    assert!(
+        after * 10 > before * 9,
+        "the thumbnails are gone: {before} to {after}"
+    );
+}
+
+#[test]
+fn old_label_files_go_and_those_of_others_stay() {
+    let folder = TempDir::new().unwrap();
+    let run = RunDir::create(folder.path()).unwrap();
+    let labels = folder.path().join("labels");
+    std::fs::create_dir(&labels).unwrap();
+    for other in ["corrected.jsonl", "epoch.txt", "zebra.jsonl"] {
+        std::fs::write(labels.join(other), "mine").unwrap();
+    }
+    for epoch in [0.0, 0.5, 1.0, 1.5] {
+        run.keep_step_labels(&[], epoch, Keep::Newest(2)).unwrap();
+    }
+    let mut names: Vec<_> = labels
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "corrected.jsonl",
+            "epoch-0001.50.jsonl",
+            "epoch-0001.jsonl",
+            "epoch.txt",
+            "zebra.jsonl"
+        ]
+    );
 }
 
 #[test]

@@ -77,8 +77,14 @@ fn whitened_features_have_unit_covariance() {
 
 #[test]
 fn components_are_orthonormal_eigenvectors_of_the_covariance() {
-    let features = correlated(3, 300, 6, 6);
-    let pca = Pca::fit(&tensor(&features), 6, false).unwrap();
+    // The second has fewer rows than columns.
+    for (n, d) in [(300, 6), (5, 12)] {
+        check_components(&correlated(3, n, d, d), d);
+    }
+}
+
+fn check_components(features: &Rows, d: usize) {
+    let pca = Pca::fit(&tensor(features), d, false).unwrap();
     let (components, values) = (rows(&pca.components), eigenvalues(&pca));
     assert_identity(
         &components
@@ -87,16 +93,16 @@ fn components_are_orthonormal_eigenvectors_of_the_covariance() {
             .collect(),
         1e-10,
     );
-    let covariance = covariance(&features);
+    let covariance = covariance(features);
     for (component, &value) in components.iter().zip(&values) {
         for (row, &entry) in covariance.iter().zip(component) {
             assert_close(dot(row, component), value * entry, 1e-9 * values[0]);
         }
     }
     assert!(values.windows(2).all(|pair| pair[0] >= pair[1]));
-    let trace: f64 = (0..6).map(|i| covariance[i][i]).sum();
+    let trace: f64 = (0..d).map(|i| covariance[i][i]).sum();
     assert_close(values.iter().sum::<f64>() / trace, 1.0, 1e-10);
-    let expected = mean(&features);
+    let expected = mean(features);
     let found: Vec<f64> = Vec::try_from(&pca.mean).unwrap();
     expected
         .iter()

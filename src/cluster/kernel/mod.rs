@@ -189,12 +189,14 @@ pub fn tile<P: Products>(points: &[i16], panels: &Panels, index: usize) -> Tile 
     P::tile(points, panels.panel(index), panels.pairs)
 }
 
-/// The memory of a contiguous f32 tensor on the CPU; `None` for others.
-pub fn values(tensor: &Tensor) -> Option<&[f32]> {
+/// The memory of a contiguous f32 tensor on the CPU; `None` for others. Other handles of the same
+/// memory (`shallow_clone`, views) must not be written to while the slice lives, which holds in
+/// `cluster`: it writes only to tensors that it made itself.
+pub(in crate::cluster) fn values(tensor: &Tensor) -> Option<&[f32]> {
     let fits =
         tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous();
     // SAFETY: the memory holds `numel` f32 one after the other and lives as long as the tensor,
-    // which is borrowed; nobody writes to it meanwhile (`tch` writes through `&mut` only).
+    // which is borrowed; nobody writes to it meanwhile, as said above.
     fits.then(|| match tensor.numel() {
         0 => &[][..],
         count => unsafe { std::slice::from_raw_parts(tensor.data_ptr() as *const f32, count) },

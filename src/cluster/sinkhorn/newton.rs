@@ -13,7 +13,8 @@
 //! its quadratic model says. Where no step does, one of Sinkhorn-Knopp's is made, which always
 //! descends.
 //!
-//! Memory: `Q` as f32 `[n, k]`, and up to 64 MiB of partial Hessians. Rows are divided into segments
+//! Memory: `Q` as f32 `[n, k]`, some five matrices `[k, k] f64`, and partial Hessians `[k, k] f32`: two,
+//! or more where they fit into 64 MiB (k = 10,000: 5 GB in all). Rows are divided into segments
 //! that depend on n and k alone, so the result does not depend on the number of threads.
 
 use ndarray::linalg::general_mat_mul;

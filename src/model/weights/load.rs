@@ -73,6 +73,17 @@ pub fn canonical_name(name: &str) -> String {
     name
 }
 
+/// Whether no tensor holds NaN or infinity; waits for the device.
+pub fn all_finite(tensors: &[(String, Tensor)]) -> bool {
+    let sums: Vec<Tensor> = tensors
+        .iter()
+        .filter(|(_, tensor)| tensor.is_floating_point())
+        .map(|(_, tensor)| (tensor * 0.0).sum(Kind::Float))
+        .collect();
+    sums.is_empty()
+        || tch::no_grad(|| Tensor::stack(&sums, 0).sum(Kind::Float)).double_value(&[]) == 0.0
+}
+
 /// A variable store's tensors by name, in the order of their names. The tensors share
 /// the network's memory.
 pub fn named_variables(vs: &nn::VarStore) -> Vec<(String, Tensor)> {

@@ -10,7 +10,9 @@ mod save;
 
 use std::path::PathBuf;
 
-pub use load::{LoadReport, PREFIXES, Problem, canonical_name, load_into, named_variables};
+pub use load::{
+    LoadReport, PREFIXES, Problem, all_finite, canonical_name, load_into, named_variables,
+};
 pub use read::{Weights, read};
 pub use save::save_bytes;
 
