@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::kernel::{self, Path};
-use super::nearest::{self, Centroids};
+use super::nearest::Search;
 use super::{CHUNK_BYTES, ClusterError, chunks, rows_per_chunk, sizes};
 
 /// Points with their present labels.
@@ -50,78 +50,97 @@ pub fn points(points: &Tensor, k: usize) -> Result<Box<dyn Points + '_>, Cluster
 }
 
 struct OnCpu<'a> {
-    path: Path,
+    search: Search<'a>,
     values: &'a [f32],
     d: usize,
-    norms: Vec<f64>,
     /// Σ‖x‖²
     energy: f64,
-    labels: Vec<u32>,
-    /// Points in each cluster, and their sums `[k, d]`.
+    /// Whether some points are so much longer than most that a sum does not forget them.
+    spread: bool,
+    /// Points in each cluster, and their sums `[k, d]`; empty before the first assignment.
     sizes: Vec<usize>,
     sums: Vec<f64>,
 }
 
 /// Norms beyond this have no square in f32.
 const LARGEST: f64 = 1e15;
+/// What a point this many times longer than the typical one leaves behind in a sum that it has come
+/// to and left is still far below what single precision shows.
+const SPREAD: f64 = 1e3;
 
 impl<'a> OnCpu<'a> {
     fn new(values: &'a [f32], d: usize, k: usize) -> Result<Self, ClusterError> {
-        let norms = nearest::norms(values, d);
+        let search = Search::new(Path::best(), values, d, k);
+        let norms = search.norms();
         if let Some(row) = norms.iter().position(|norm| *norm > LARGEST) {
             return Err(ClusterError::TooLarge { row });
         }
+        let energy: f64 = norms.iter().map(|norm| norm * norm).sum();
+        let mut sorted = norms.to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let typical = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
         Ok(Self {
-            path: Path::best(),
             values,
             d,
-            energy: norms.iter().map(|norm| norm * norm).sum(),
-            labels: vec![0; norms.len()],
-            norms,
+            energy,
+            spread: norms.iter().any(|&norm| norm > SPREAD * typical),
+            search,
             sizes: vec![0; k],
             sums: Vec::new(),
         })
     }
 
-    /// Rows in the order of their labels, and where each label begins.
-    fn by_label(&self) -> (Vec<u32>, Vec<usize>) {
+    /// Renews sums and sizes after labels have changed from those `before`. A cluster in which much
+    /// has changed is summed anew, another one takes points in and gives points away; both in the
+    /// order of rows, so that threads change nothing.
+    fn sum(&mut self, before: &[u32]) {
+        let first = self.sums.is_empty();
+        self.sums.resize(self.sizes.len() * self.d, 0.0);
+        let labels = self.search.labels();
+        // (cluster, row, whether it came), by cluster and row.
+        let mut moves: Vec<(u32, u32, bool)> = Vec::new();
+        if !first {
+            for (row, (&from, &to)) in (0..).zip(before.iter().zip(labels)) {
+                if from != to {
+                    moves.extend([(from, row, false), (to, row, true)]);
+                }
+            }
+            moves.par_sort_unstable();
+        }
         let mut starts = vec![0; self.sizes.len() + 1];
-        for &label in &self.labels {
-            starts[label as usize + 1] += 1;
+        for (label, start) in starts.iter_mut().enumerate() {
+            *start = moves.partition_point(|moved| (moved.0 as usize) < label);
         }
-        for label in 0..self.sizes.len() {
-            starts[label + 1] += starts[label];
-        }
-        let mut next = starts.clone();
-        let mut order = vec![0; self.labels.len()];
-        for (row, &label) in self.labels.iter().enumerate() {
-            order[next[label as usize]] = row as u32;
-            next[label as usize] += 1;
-        }
-        (order, starts)
-    }
-
-    /// Sums each cluster in the order of its rows, so that threads change nothing.
-    fn sum(&mut self) {
-        let (order, starts) = self.by_label();
+        let anew: Vec<bool> = (0..self.sizes.len())
+            .map(|label| {
+                let moved = starts[label + 1] - starts[label];
+                first || (moved > 0 && (self.spread || 2 * moved > self.sizes[label]))
+            })
+            .collect();
+        let rows = by_label(labels, &anew);
         let (d, values) = (self.d, self.values);
-        let mut sums = std::mem::take(&mut self.sums);
-        sums.resize(self.sizes.len() * d, 0.0);
-        sums.par_chunks_exact_mut(d)
+        let point = |row: u32| values[row as usize * d..][..d].iter();
+        self.sums
+            .par_chunks_exact_mut(d)
+            .zip(&mut self.sizes)
             .enumerate()
-            .for_each(|(label, sum)| {
-                sum.fill(0.0);
-                for &row in &order[starts[label]..starts[label + 1]] {
-                    let point = &values[row as usize * d..][..d];
-                    for (sum, &x) in sum.iter_mut().zip(point) {
-                        *sum += f64::from(x);
+            .for_each(|(label, (sum, size))| {
+                if anew[label] {
+                    sum.fill(0.0);
+                    for &row in &rows[label] {
+                        let terms = sum.iter_mut().zip(point(row));
+                        terms.for_each(|(sum, &x)| *sum += f64::from(x));
                     }
+                    *size = rows[label].len();
+                    return;
+                }
+                for &(_, row, came) in &moves[starts[label]..starts[label + 1]] {
+                    let sign = if came { 1.0 } else { -1.0 };
+                    let terms = sum.iter_mut().zip(point(row));
+                    terms.for_each(|(sum, &x)| *sum += sign * f64::from(x));
+                    *size = if came { *size + 1 } else { *size - 1 };
                 }
             });
-        for (label, size) in self.sizes.iter_mut().enumerate() {
-            *size = starts[label + 1] - starts[label];
-        }
-        self.sums = sums;
     }
 
     /// Σ‖x − c‖² = Σ‖x‖² − 2 Σ_j c_j·S_j + Σ_j n_j ‖c_j‖², with S_j the sums of the clusters.
@@ -143,20 +162,27 @@ impl<'a> OnCpu<'a> {
     }
 }
 
+/// The rows of each label for which `wanted` holds.
+fn by_label(labels: &[u32], wanted: &[bool]) -> Vec<Vec<u32>> {
+    let mut rows = vec![Vec::new(); wanted.len()];
+    if wanted.contains(&true) {
+        for (row, &label) in (0..).zip(labels) {
+            if wanted[label as usize] {
+                rows[label as usize].push(row);
+            }
+        }
+    }
+    rows
+}
+
 impl Points for OnCpu<'_> {
     fn assign(&mut self, centroids: &Tensor) -> Assigned {
         let centroids = centroids.contiguous();
         let values = kernel::values(&centroids).unwrap_or_default();
-        let prepared = Centroids::new(values, self.d);
-        let moved = nearest::search(
-            self.path,
-            self.values,
-            &self.norms,
-            &prepared,
-            &mut self.labels,
-        );
+        let before = self.search.labels().to_vec();
+        let moved = self.search.assign(values);
         if moved > 0 || self.sums.is_empty() {
-            self.sum();
+            self.sum(&before);
         }
         Assigned {
             moved: moved > 0,
@@ -183,7 +209,12 @@ impl Points for OnCpu<'_> {
     }
 
     fn labels(&self) -> Tensor {
-        let labels: Vec<i64> = self.labels.iter().map(|&label| i64::from(label)).collect();
+        let labels: Vec<i64> = self
+            .search
+            .labels()
+            .iter()
+            .map(|&label| i64::from(label))
+            .collect();
         Tensor::from_slice(&labels)
     }
 }

@@ -26,6 +26,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
             ..DataSettings::default()
         },
         train: TrainSettings {
+            lr: Some(0.1),
             weight_decay: Some(5e-4),
             schedule: Some(Schedule::Steps),
             ..TrainSettings::default()

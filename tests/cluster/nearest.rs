@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use rand::Rng;
 use ssl_cluster::cluster::kernel::Path;
-use ssl_cluster::cluster::nearest::{Centroids, norms, search};
+use ssl_cluster::cluster::nearest::Search;
 
 use super::{generator, normal};
 
@@ -21,42 +21,75 @@ fn score(point: &[f32], centroid: &[f32]) -> f64 {
 }
 
 /// Asserts that no centroid is nearer to a point than the one found, and that among equal ones it is
-/// the first; and that the guesses that were wrong are counted.
+/// the first; that the labels that changed are counted; and that all this holds as the centroids move
+/// on, each on its own way, until they rest.
 #[track_caller]
 fn check(points: &[f32], centroids: &[f32], d: usize) {
-    let prepared = Centroids::new(centroids, d);
-    let norms = norms(points, d);
-    let mut first = None;
+    let k = centroids.len() / d;
+    let mut first = Vec::new();
     for path in Path::available() {
-        let mut labels = vec![0; norms.len()];
-        let wrong = search(path, points, &norms, &prepared, &mut labels);
-        assert_eq!(wrong, labels.iter().filter(|&&label| label != 0).count());
-        for (point, &label) in points.chunks_exact(d).zip(&labels) {
-            let scores: Vec<f64> = centroids.chunks_exact(d).map(|c| score(point, c)).collect();
-            let found = scores[label as usize];
-            let parts = point
-                .iter()
-                .chain(centroids)
-                .map(|x| x.abs())
-                .fold(0.0, f32::max);
-            let rounding = 1e-14 * d as f64 * f64::from(parts).powi(2);
-            for (j, &other) in scores.iter().enumerate() {
-                assert!(
-                    other <= found + rounding,
-                    "{}: {label} scores {found}, but {j} {other}",
-                    path.name()
-                );
-                let same = centroids[j * d..][..d] == centroids[label as usize * d..][..d];
-                assert!(
-                    !same || j >= label as usize,
-                    "{label} taken before its twin {j}"
-                );
+        let mut rng = generator(7);
+        let mut search = Search::new(path, points, d, k);
+        let mut centroids = centroids.to_vec();
+        let mut found = Vec::new();
+        for step in 0..6 {
+            let before = search.labels().to_vec();
+            let changed = search.assign(&centroids);
+            let differ = |(a, b): &(&u32, &u32)| a != b;
+            assert_eq!(
+                changed,
+                before.iter().zip(search.labels()).filter(differ).count()
+            );
+            check_labels(points, &centroids, d, search.labels(), path);
+            assert_eq!(search.assign(&centroids), 0);
+            found.push(search.labels().to_vec());
+            // Some stay where they are, some move a little, some jump to another one's place.
+            for j in 0..k {
+                match rng.gen_range(0..4 + step) {
+                    0 => {
+                        let other = rng.gen_range(0..k);
+                        centroids.copy_within(other * d..(other + 1) * d, j * d);
+                    }
+                    1 | 2 => {
+                        let share = 10.0_f32.powi(-step);
+                        for c in &mut centroids[j * d..][..d] {
+                            *c += share * rng.gen_range(-1.0..1.0) * c.abs();
+                        }
+                    }
+                    _ => {}
+                }
             }
         }
-        // A second search starts from the right guesses.
-        assert_eq!(search(path, points, &norms, &prepared, &mut labels), 0);
-        let expected = first.get_or_insert_with(|| labels.clone());
-        assert_eq!(&labels, expected, "{}", path.name());
+        if first.is_empty() {
+            first.clone_from(&found);
+        }
+        assert!(found == first, "{}", path.name());
+    }
+}
+
+#[track_caller]
+fn check_labels(points: &[f32], centroids: &[f32], d: usize, labels: &[u32], path: Path) {
+    for (point, &label) in points.chunks_exact(d).zip(labels) {
+        let scores: Vec<f64> = centroids.chunks_exact(d).map(|c| score(point, c)).collect();
+        let found = scores[label as usize];
+        let parts = point
+            .iter()
+            .chain(centroids)
+            .map(|x| x.abs())
+            .fold(0.0, f32::max);
+        let rounding = 1e-14 * d as f64 * f64::from(parts).powi(2);
+        for (j, &other) in scores.iter().enumerate() {
+            assert!(
+                other <= found + rounding,
+                "{}: {label} scores {found}, but {j} {other}",
+                path.name()
+            );
+            let same = centroids[j * d..][..d] == centroids[label as usize * d..][..d];
+            assert!(
+                !same || j >= label as usize,
+                "{label} taken before its twin {j}"
+            );
+        }
     }
 }
 
@@ -113,6 +146,24 @@ fn zeros_duplicates_and_twins_are_taken_in_order() {
     check(&points, &centroids, d);
     check(&[0.0; 12], &[0.0; 18], 3);
     check(&[1.0; 12], &[1.0; 18], 3);
+}
+
+#[test]
+fn what_has_settled_is_not_searched_again() {
+    let d = 16;
+    let (points, mut centroids) = (flat(normal(11, 2_000, d)), flat(normal(12, 200, d)));
+    let mut search = Search::new(Path::best(), &points, d, 200);
+    search.assign(&centroids);
+    assert_eq!(search.searched(), 1.0);
+    // The group that the new label is of, and then nothing.
+    search.assign(&centroids);
+    search.assign(&centroids);
+    assert!(search.searched() < 0.01, "{}", search.searched());
+    // One of them moves: its group is searched for most points, the others for few.
+    centroids[77 * d] += 1.0;
+    search.assign(&centroids);
+    assert!(search.searched() < 0.15, "{}", search.searched());
+    check_labels(&points, &centroids, d, search.labels(), Path::best());
 }
 
 #[test]

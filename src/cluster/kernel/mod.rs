@@ -2,7 +2,7 @@
 //! instruction set, chosen at run time.
 //!
 //! A row is scaled to a norm of [`NORM`] and rounded, so that any inner product of two rows fits
-//! into an i32. What rounding costs is bounded by the caller (`nearest.rs`), which decides the few
+//! into an i32. What rounding costs is bounded by the caller (`nearest/`), which decides the few
 //! cases that the bound leaves open in f64: every path gives the same labels.
 //!
 //! `unsafe` is needed here for the instruction sets and for reading a tensor's memory as a slice.
@@ -13,10 +13,11 @@
 mod avx2;
 mod portable;
 
+use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 /// Points of a tile.
-pub const ROWS: usize = 6;
+pub const ROWS: usize = 4;
 /// Centroids of a tile, and of a panel.
 pub const COLUMNS: usize = 16;
 /// Norm of a scaled row: `NORM²` and all partial sums stay below 2^31.
@@ -29,56 +30,52 @@ pub type Tile = [[i32; COLUMNS]; ROWS];
 /// rows lie side by side: `[panels][d / 2][COLUMNS][2]`, padded with zeros.
 #[derive(Debug)]
 pub struct Panels {
-    pub values: Vec<i16>,
-    /// Pairs of dimensions, the last one padded.
-    pub pairs: usize,
+    values: Vec<i16>,
+    /// i16 of a panel.
+    size: usize,
 }
 
 impl Panels {
-    /// Packs `rows` `[k, d]` as [`quantise`] scales them; returns how each was scaled too.
-    pub fn pack(rows: &[f32], d: usize, norms: &[f64]) -> (Self, Vec<Scale>) {
-        let (values, scales) = interleave::<COLUMNS>(rows, d, norms);
-        let pairs = d.div_ceil(2);
-        (Self { values, pairs }, scales)
+    /// Packs those rows of `rows` `[.., d]` that `order` names, as [`quantise`] scales them; returns
+    /// how each was scaled too.
+    pub fn pack(rows: &[f32], d: usize, norms: &[f64], order: &[u32]) -> (Self, Vec<Scale>) {
+        let width = padded(d);
+        let size = width * COLUMNS;
+        let mut values = vec![0; order.len().div_ceil(COLUMNS) * size];
+        let scales = values
+            .par_chunks_exact_mut(size)
+            .zip(order.par_chunks(COLUMNS))
+            .flat_map_iter(|(panel, order)| {
+                let mut scaled = vec![0; width];
+                let mut scales = Vec::with_capacity(order.len());
+                for (lane, &row) in order.iter().enumerate() {
+                    let row = row as usize;
+                    scales.push(quantise(&rows[row * d..][..d], norms[row], &mut scaled));
+                    let pairs = panel.chunks_exact_mut(2 * COLUMNS);
+                    for (at, two) in pairs.zip(scaled.chunks_exact(2)) {
+                        at[2 * lane..][..2].copy_from_slice(two);
+                    }
+                }
+                scales
+            })
+            .collect();
+        (Self { values, size }, scales)
     }
 
     /// The number of panels.
     pub fn count(&self) -> usize {
-        self.values.len() / self.panel_size()
+        self.values.len() / self.size
     }
 
-    fn panel_size(&self) -> usize {
-        self.pairs * COLUMNS * 2
-    }
-
-    fn panel(&self, index: usize) -> &[i16] {
-        &self.values[index * self.panel_size()..][..self.panel_size()]
+    /// Panel `index`.
+    pub fn panel(&self, index: usize) -> &[i16] {
+        &self.values[index * self.size..][..self.size]
     }
 }
 
-/// Scales `rows` `[n, d]` to 16 bits, with two dimensions of `WIDTH` rows side by side:
-/// `[n / WIDTH][d / 2][WIDTH][2]`, padded with zeros. Returns how each row was scaled too.
-#[inline(always)]
-pub fn interleave<const WIDTH: usize>(
-    rows: &[f32],
-    d: usize,
-    norms: &[f64],
-) -> (Vec<i16>, Vec<Scale>) {
-    let size = d.div_ceil(2) * WIDTH * 2;
-    let mut values = vec![0; norms.len().div_ceil(WIDTH) * size];
-    let mut scaled = vec![0; d.next_multiple_of(2)];
-    let mut scales = Vec::with_capacity(norms.len());
-    for (i, (row, &norm)) in rows.chunks_exact(d).zip(norms).enumerate() {
-        scales.push(quantise(row, norm, &mut scaled));
-        let group = &mut values[i / WIDTH * size..][..size];
-        for (at, two) in group
-            .chunks_exact_mut(2 * WIDTH)
-            .zip(scaled.chunks_exact(2))
-        {
-            at[i % WIDTH * 2..][..2].copy_from_slice(two);
-        }
-    }
-    (values, scales)
+/// The length of a scaled row of `d` dimensions, of which the kernels take two at a time.
+pub fn padded(d: usize) -> usize {
+    d.next_multiple_of(2)
 }
 
 /// How a row was scaled.
@@ -94,9 +91,10 @@ pub struct Scale {
 /// norm as the rounding.
 const NORMS: std::ops::Range<f64> = 1e-15..1e15;
 
-/// Rounds `row` of this norm, scaled to [`NORM`], into `scaled`.
+/// Rounds `row` of this norm, scaled to [`NORM`], into `scaled`, which is as long as [`padded`] says
+/// and ends in a zero where that is longer.
 #[inline(always)]
-fn quantise(row: &[f32], norm: f64, scaled: &mut [i16]) -> Scale {
+pub fn quantise(row: &[f32], norm: f64, scaled: &mut [i16]) -> Scale {
     if !NORMS.contains(&norm) {
         scaled.fill(0);
         return Scale {
@@ -171,22 +169,16 @@ impl Path {
     }
 }
 
-/// The products of [`ROWS`] points with a panel.
+/// The products of [`ROWS`] scaled points with a panel.
 pub trait Products {
-    /// `points` holds [`ROWS`] interleaved rows: `[pairs][ROWS][2]`.
-    fn tile(points: &[i16], panel: &[i16], pairs: usize) -> Tile;
+    /// All points are of the same, even length.
+    fn tile(points: [&[i16]; ROWS], panel: &[i16]) -> Tile;
 }
 
 /// Work that is compiled once for each instruction set. `run` must be `#[inline(always)]`.
 pub trait Work {
     type Output;
     fn run<P: Products>(self) -> Self::Output;
-}
-
-/// The products of [`ROWS`] scaled points with panel `index` of `panels`.
-#[inline(always)]
-pub fn tile<P: Products>(points: &[i16], panels: &Panels, index: usize) -> Tile {
-    P::tile(points, panels.panel(index), panels.pairs)
 }
 
 /// The memory of a contiguous f32 tensor on the CPU; `None` for others. Other handles of the same

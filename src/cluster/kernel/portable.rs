@@ -6,16 +6,13 @@ pub struct Portable;
 
 impl Products for Portable {
     #[inline(always)]
-    fn tile(points: &[i16], panel: &[i16], pairs: usize) -> Tile {
+    fn tile(points: [&[i16]; ROWS], panel: &[i16]) -> Tile {
         let mut tile = [[0; COLUMNS]; ROWS];
-        let (points, panel) = (
-            points.chunks_exact(2 * ROWS),
-            panel.chunks_exact(2 * COLUMNS),
-        );
-        for (x, c) in points.zip(panel).take(pairs) {
-            for (sums, x) in tile.iter_mut().zip(x.chunks_exact(2)) {
-                for (sum, c) in sums.iter_mut().zip(c.chunks_exact(2)) {
-                    *sum += i32::from(x[0]) * i32::from(c[0]) + i32::from(x[1]) * i32::from(c[1]);
+        for (pair, panel) in panel.chunks_exact(2 * COLUMNS).enumerate() {
+            for (sums, point) in tile.iter_mut().zip(points) {
+                let (a, b) = (i32::from(point[2 * pair]), i32::from(point[2 * pair + 1]));
+                for (sum, c) in sums.iter_mut().zip(panel.chunks_exact(2)) {
+                    *sum += a * i32::from(c[0]) + b * i32::from(c[1]);
                 }
             }
         }

@@ -1,0 +1,410 @@
+//! The search for a block of points, by products in 16-bit integers.
+//!
+//! The nearest centroid has the largest score `x·c − ‖c‖²/2`. With rows rounded to x̃ and c̃,
+//! `|x·c − x̃·c̃| ≤ ‖x − x̃‖ ‖c‖ + ‖x̃‖ ‖c − c̃‖` (Cauchy and Schwarz), so every score is known between
+//! two bounds, and only centroids whose upper bound reaches the largest lower bound can be the
+//! nearest. Distances in f64 decide between them.
+
+use rayon::prelude::*;
+
+use super::layout::{Layout, Unit};
+use super::norms;
+use crate::cluster::kernel::{COLUMNS, Panels, Products, ROWS, Scale, Work, padded, quantise};
+
+/// Single precision rounds the arithmetic on scores by less than this share of their parts.
+const ROUNDING: f64 = 1e-6;
+
+/// Centroids, ready for the search.
+pub struct Centroids<'a> {
+    values: &'a [f32],
+    d: usize,
+    panels: Panels,
+    terms: Vec<Terms>,
+    /// ‖c‖²/2
+    half: Vec<f64>,
+}
+
+/// What turns the products of a panel into scores: `product · factor + shift`, give or take the
+/// error of [`Terms::error`]. The padding scores −∞.
+struct Terms {
+    factor: [f32; COLUMNS],
+    /// −‖c‖²/2
+    shift: [f32; COLUMNS],
+    /// Parts of the error that go with the rounding of a point, with its norm, and with neither: the
+    /// largest of the panel.
+    with_rounding: f32,
+    with_norm: f32,
+    alone: f32,
+}
+
+impl Terms {
+    /// By how much a score may be off.
+    #[inline(always)]
+    fn error(&self, row: &Row) -> f32 {
+        row.rounding * self.with_rounding + row.norm * self.with_norm + self.alone
+    }
+}
+
+impl<'a> Centroids<'a> {
+    /// Prepares `values` `[k, d]`, laid out as `layout` says.
+    pub fn new(values: &'a [f32], d: usize, layout: &Layout) -> Self {
+        let norms = norms(values, d);
+        let (panels, scales) = Panels::pack(values, d, &norms, &layout.order);
+        let half: Vec<f64> = norms.iter().map(|norm| 0.5 * norm * norm).collect();
+        let terms = layout
+            .order
+            .par_chunks(COLUMNS)
+            .zip(scales.par_chunks(COLUMNS))
+            .map(|(order, scales)| terms(order, scales, &norms, &half))
+            .collect();
+        Self {
+            values,
+            d,
+            panels,
+            terms,
+            half,
+        }
+    }
+
+    /// `x·c − ‖c‖²/2` in f64.
+    fn exact_score(&self, point: &[f32], j: u32) -> f64 {
+        let centroid = &self.values[j as usize * self.d..][..self.d];
+        inner(point, centroid) - self.half[j as usize]
+    }
+}
+
+fn terms(order: &[u32], scales: &[Scale], norms: &[f64], half: &[f64]) -> Terms {
+    let mut terms = Terms {
+        factor: [0.0; COLUMNS],
+        shift: [f32::NEG_INFINITY; COLUMNS],
+        with_rounding: 0.0,
+        with_norm: 0.0,
+        alone: 0.0,
+    };
+    for (lane, (&j, scale)) in order.iter().zip(scales).enumerate() {
+        let (norm, half) = (norms[j as usize], half[j as usize]);
+        terms.factor[lane] = scale.factor as f32;
+        terms.shift[lane] = -half as f32;
+        terms.with_rounding = terms.with_rounding.max(up(norm));
+        terms.with_norm = terms.with_norm.max(up(scale.rounding + ROUNDING * norm));
+        terms.alone = terms.alone.max(up(ROUNDING * half));
+    }
+    terms
+}
+
+/// The next f32 that is certainly not smaller.
+fn up(value: f64) -> f32 {
+    (value * (1.0 + 1e-6)) as f32 + f32::MIN_POSITIVE
+}
+
+/// An inner product in f64, in eight lanes, so that the compiler may use vector instructions.
+#[inline(always)]
+pub fn inner(a: &[f32], b: &[f32]) -> f64 {
+    let mut sums = [0.0; 8];
+    let (eights, rest) = (a.chunks_exact(8), a.len() / 8 * 8);
+    for (a, b) in eights.zip(b.chunks_exact(8)) {
+        for lane in 0..8 {
+            sums[lane] += f64::from(a[lane]) * f64::from(b[lane]);
+        }
+    }
+    for (lane, (&a, &b)) in a[rest..].iter().zip(&b[rest..]).enumerate() {
+        sums[lane] += f64::from(a) * f64::from(b);
+    }
+    sums.iter().sum()
+}
+
+/// Some points with what is known of them.
+pub struct Block<'a> {
+    pub points: &'a [f32],
+    pub norms: &'a [f64],
+    pub labels: &'a mut [u32],
+    /// The score of each point's label.
+    pub own: &'a mut [f64],
+    /// `[points, groups]`
+    pub bounds: &'a mut [u16],
+    /// What has moved; `None` where there are no bounds yet.
+    pub moves: Option<&'a Moves>,
+    pub centroids: &'a Centroids<'a>,
+    pub layout: &'a Layout,
+    pub unit: Unit,
+    pub scratch: &'a mut Scratch,
+}
+
+/// How far centroids have moved since the last search.
+pub struct Moves {
+    /// In units, the largest of each group: by so much its bounds fall.
+    pub of_groups: Vec<u16>,
+    /// Whether each centroid has moved at all.
+    pub at_all: Vec<bool>,
+}
+
+/// Memory that one block leaves to the next.
+#[derive(Default)]
+pub struct Scratch {
+    rows: Vec<Row>,
+    lists: Lists,
+    /// Points in 16 bits, `[points, d]` padded; only those that take part are renewed.
+    scaled: Vec<i16>,
+    tops: Vec<f32>,
+}
+
+/// What is known of a point during a search.
+struct Row {
+    factor: f32,
+    rounding: f32,
+    norm: f32,
+    /// A score that some centroid has at least.
+    floor: f32,
+    /// The score of the point's own centroid.
+    own: f64,
+    /// Panel and column of the point's own centroid.
+    place: (usize, usize),
+    /// Centroids whose upper bound reached the floor of their time, with that bound.
+    open: Vec<(f32, u32)>,
+}
+
+/// Points that must be compared with each group.
+#[derive(Default)]
+struct Lists {
+    size: usize,
+    counts: Vec<u32>,
+    /// `[groups, size]`
+    points: Vec<u16>,
+}
+
+impl Work for Block<'_> {
+    /// Labels that changed, and groups that were searched, for all points together.
+    type Output = (usize, usize);
+
+    #[inline(always)]
+    fn run<P: Products>(mut self) -> Self::Output {
+        let mut scratch = std::mem::take(self.scratch);
+        self.prepare(&mut scratch);
+        let Scratch {
+            rows,
+            lists,
+            scaled,
+            tops,
+        } = &mut scratch;
+        let (d, groups) = (self.centroids.d, self.layout.groups());
+        let mut searched = 0;
+        for group in 0..groups {
+            let points = lists.of(group);
+            for (few, tops) in points.chunks(ROWS).zip(tops.chunks_exact_mut(ROWS)) {
+                tops.copy_from_slice(&self.compare::<P>(group, few, scaled, rows));
+            }
+            for (&i, &top) in points.iter().zip(&*tops) {
+                let i = usize::from(i);
+                self.bounds[i * groups + group] =
+                    self.unit.below(distance(self.norms[i], f64::from(top)));
+            }
+            searched += points.len();
+        }
+        let mut changed = 0;
+        for (i, point) in self.points.chunks_exact(d).enumerate() {
+            let before = self.labels[i];
+            let (score, nearest) = rows[i].decide(point, before, self.centroids);
+            if nearest != before {
+                // The centroid that was its own is one of the others now.
+                let bound = &mut self.bounds[i * groups + self.layout.group_of(before)];
+                *bound = (*bound).min(self.unit.below(distance(self.norms[i], self.own[i])));
+                (self.labels[i], self.own[i]) = (nearest, score);
+                changed += 1;
+            }
+        }
+        *self.scratch = scratch;
+        (changed, searched)
+    }
+}
+
+impl Block<'_> {
+    /// Lowers the bounds, finds what must be compared, and scales the points that take part.
+    #[inline(always)]
+    fn prepare(&mut self, scratch: &mut Scratch) {
+        let (d, groups, count) = (self.centroids.d, self.layout.groups(), self.norms.len());
+        let width = padded(d);
+        scratch.lists.clear(groups, count);
+        scratch.scaled.resize(count * width, 0);
+        scratch.tops.resize(count.next_multiple_of(ROWS), 0.0);
+        scratch.rows.clear();
+        for (i, point) in self.points.chunks_exact(d).enumerate() {
+            let (norm, label) = (self.norms[i], self.labels[i]);
+            if self.moves.is_none_or(|moves| moves.at_all[label as usize]) {
+                self.own[i] = self.centroids.exact_score(point, label);
+            }
+            let own = self.own[i];
+            let bounds = &mut self.bounds[i * groups..][..groups];
+            let some = match self.moves {
+                None => scratch.lists.add_to_all(i),
+                Some(moves) => {
+                    lower(bounds, &moves.of_groups);
+                    let own = self.unit.above(distance(norm, own));
+                    scratch.lists.add(i, bounds, own)
+                }
+            };
+            let scale = if some {
+                quantise(point, norm, &mut scratch.scaled[i * width..][..width])
+            } else {
+                Scale {
+                    factor: 0.0,
+                    rounding: 0.0,
+                }
+            };
+            scratch.rows.push(Row {
+                factor: scale.factor as f32,
+                rounding: up(scale.rounding),
+                norm: up(norm + scale.rounding),
+                floor: (own - own.abs() * ROUNDING) as f32 - f32::MIN_POSITIVE,
+                own,
+                place: self.layout.panel_of(label),
+                open: Vec::new(),
+            });
+        }
+    }
+
+    /// Compares up to [`ROWS`] points with a group: upper bounds on the scores of each with other
+    /// centroids than its own.
+    #[inline(always)]
+    fn compare<P: Products>(
+        &self,
+        group: usize,
+        few: &[u16],
+        scaled: &[i16],
+        rows: &mut [Row],
+    ) -> [f32; ROWS] {
+        let width = padded(self.centroids.d);
+        // The first point fills the tile up.
+        let index: [usize; ROWS] =
+            std::array::from_fn(|r| usize::from(*few.get(r).unwrap_or(&few[0])));
+        let points = index.map(|i| &scaled[i * width..][..width]);
+        let mut tops = [f32::NEG_INFINITY; ROWS];
+        let panels = group * self.layout.width..(group + 1) * self.layout.width;
+        for panel in panels.start..panels.end.min(self.centroids.panels.count()) {
+            let terms = &self.centroids.terms[panel];
+            let tile = P::tile(points, self.centroids.panels.panel(panel));
+            for r in 0..few.len() {
+                let row = &mut rows[index[r]];
+                let mut scores = [0.0_f32; COLUMNS];
+                for j in 0..COLUMNS {
+                    scores[j] = tile[r][j] as f32 * (row.factor * terms.factor[j]) + terms.shift[j];
+                }
+                if row.place.0 == panel {
+                    scores[row.place.1] = f32::NEG_INFINITY;
+                }
+                let upper = highest(&scores) + terms.error(row);
+                tops[r] = larger(tops[r], upper);
+                if upper >= row.floor {
+                    row.note(&scores, terms, &self.layout.order[panel * COLUMNS..]);
+                }
+            }
+        }
+        tops
+    }
+}
+
+/// The distance that goes with a score, less what f64 may have rounded.
+#[inline(always)]
+fn distance(norm: f64, score: f64) -> f64 {
+    (norm * norm - 2.0 * score).max(0.0).sqrt()
+}
+
+/// Lets bounds fall.
+#[inline(always)]
+fn lower(bounds: &mut [u16], drifts: &[u16]) {
+    for (bound, &drift) in bounds.iter_mut().zip(drifts) {
+        *bound = bound.saturating_sub(drift);
+    }
+}
+
+/// The largest of some scores, in halves, so that the compiler may use vector instructions.
+#[inline(always)]
+fn highest(scores: &[f32; COLUMNS]) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|j| larger(scores[j], scores[j + 8]));
+    let four: [f32; 4] = std::array::from_fn(|j| larger(eight[j], eight[j + 4]));
+    larger(larger(four[0], four[2]), larger(four[1], four[3]))
+}
+
+/// The larger number; one instruction, unlike `f32::max`, because there is no NaN here.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+impl Lists {
+    /// Empty lists for `size` points.
+    fn clear(&mut self, groups: usize, size: usize) {
+        self.size = size;
+        self.counts.clear();
+        self.counts.resize(groups, 0);
+        self.points.resize(groups * size, 0);
+    }
+
+    fn of(&self, group: usize) -> &[u16] {
+        &self.points[group * self.size..][..self.counts[group] as usize]
+    }
+
+    #[inline(always)]
+    fn push(&mut self, group: usize, point: usize) {
+        let count = &mut self.counts[group];
+        self.points[group * self.size + *count as usize] = point as u16;
+        *count += 1;
+    }
+
+    fn add_to_all(&mut self, point: usize) -> bool {
+        (0..self.counts.len()).for_each(|group| self.push(group, point));
+        true
+    }
+
+    /// Adds a point to the groups whose bound does not exceed `own`; whether there are any.
+    #[inline(always)]
+    fn add(&mut self, point: usize, bounds: &[u16], own: u16) -> bool {
+        const STRIDE: usize = 16;
+        let mut some = false;
+        for (part, bounds) in bounds.chunks(STRIDE).enumerate() {
+            let mut any = false;
+            for &bound in bounds {
+                any |= bound <= own;
+            }
+            if any {
+                some = true;
+                for (group, &bound) in bounds.iter().enumerate() {
+                    if bound <= own {
+                        self.push(part * STRIDE + group, point);
+                    }
+                }
+            }
+        }
+        some
+    }
+}
+
+impl Row {
+    /// Notes the centroids of a panel that reach the floor, and raises it.
+    #[cold]
+    #[inline(never)]
+    fn note(&mut self, scores: &[f32; COLUMNS], terms: &Terms, order: &[u32]) {
+        let error = terms.error(self);
+        for (&score, &centroid) in scores.iter().zip(order) {
+            let bound = score + error;
+            if bound >= self.floor {
+                self.open.push((bound, centroid));
+                // Twice the error, and its rounding, below the upper bound.
+                self.floor = self.floor.max(bound - 2.001 * error);
+            }
+        }
+    }
+
+    /// The nearest of the own centroid and the open ones, ties to the smaller index, with its score.
+    fn decide(&self, point: &[f32], own: u32, centroids: &Centroids) -> (f64, u32) {
+        let mut best = (self.own, own);
+        for &(upper, j) in &self.open {
+            if upper >= self.floor {
+                let score = centroids.exact_score(point, j);
+                if score > best.0 || (score == best.0 && j < best.1) {
+                    best = (score, j);
+                }
+            }
+        }
+        best
+    }
+}

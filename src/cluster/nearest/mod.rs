@@ -1,0 +1,222 @@
+//! The nearest centroid of every point, exactly, and again after the centroids have moved.
+//!
+//! Products in 16-bit integers name the few centroids that can be the nearest, and f64 decides
+//! (`block.rs`). What they tell of the others is kept: for each point a lower bound on its distance
+//! to each *group* of centroids. When centroids move, a bound falls by the largest movement of the
+//! group, and only groups that can then hold a centroid nearer than the point's own are searched
+//! (Elkan, ICML 2003; with groups: Ding et al., Yinyang K-Means, ICML 2015). A group is a panel of
+//! the kernel, or a few where memory is short. Once many centroids no longer move at all, they are
+//! put into panels of their own, whose bounds then stay.
+//!
+//! Labels are those of a brute-force search in f64, whatever was skipped. Memory: 2 bytes for each
+//! point and group, at most a quarter of the points' own memory and 80 MiB; a second copy of the
+//! centroids; a block of scaled points for each thread.
+
+mod block;
+mod layout;
+
+use rayon::prelude::*;
+
+use crate::cluster::kernel::Path;
+use block::{Block, Centroids, Moves, Scratch};
+use layout::{Layout, Unit};
+
+/// Points that one thread handles at a time; their scaled copies stay in its cache.
+const BLOCK: usize = 256;
+/// Centroids at rest are put together once they are at least this share, if at least this share of
+/// all groups was searched before.
+const AT_REST: f64 = 0.3;
+const SEARCHED: f64 = 0.5;
+
+/// Points with their labels, and what is known of their distances.
+#[derive(Debug)]
+pub struct Search<'a> {
+    path: Path,
+    points: &'a [f32],
+    d: usize,
+    norms: Vec<f64>,
+    labels: Vec<u32>,
+    /// The score of each point's label.
+    own: Vec<f64>,
+    /// The centroids of the last assignment; empty before the first.
+    centroids: Vec<f32>,
+    layout: Layout,
+    reordered: bool,
+    unit: Unit,
+    /// `[n, groups]`: no centroid of the group but the point's own is nearer, in units.
+    bounds: Vec<u16>,
+    /// The share of points and groups that the last assignment searched.
+    searched: f64,
+}
+
+impl<'a> Search<'a> {
+    /// `points` `[n, d]` to be divided among `k` centroids, with the instruction set `path`.
+    pub fn new(path: Path, points: &'a [f32], d: usize, k: usize) -> Self {
+        let norms = norms(points, d);
+        let layout = Layout::new(norms.len(), d, k);
+        Self {
+            path,
+            points,
+            d,
+            labels: vec![0; norms.len()],
+            own: vec![0.0; norms.len()],
+            centroids: Vec::new(),
+            reordered: false,
+            unit: Unit::new(largest(&norms)),
+            bounds: vec![0; norms.len() * layout.groups()],
+            layout,
+            norms,
+            searched: 1.0,
+        }
+    }
+
+    /// Euclidean norms of the points.
+    pub fn norms(&self) -> &[f64] {
+        &self.norms
+    }
+
+    /// The index of each point's nearest centroid at the last assignment, ties to the smaller one.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// The share of distances to groups of centroids that the last assignment had to look at.
+    pub fn searched(&self) -> f64 {
+        self.searched
+    }
+
+    /// Finds the nearest of `centroids` `[k, d]` for each point. Returns how many labels changed.
+    ///
+    /// # Panics
+    /// If there are not `k` centroids.
+    pub fn assign(&mut self, centroids: &[f32]) -> usize {
+        assert_eq!(centroids.len(), self.layout.order.len() * self.d);
+        let drifts = self.drifts(centroids);
+        if let Some(drifts) = &drifts {
+            self.put_those_at_rest_together(drifts);
+        }
+        let moves = drifts.map(|drifts| Moves {
+            of_groups: self.of_groups(&drifts),
+            at_all: drifts.iter().map(|&drift| drift > 0.0).collect(),
+        });
+        let prepared = Centroids::new(centroids, self.d, &self.layout);
+        if moves.is_none() {
+            let norm = largest(&norms(centroids, self.d));
+            self.unit = Unit::new(norm.max(largest(&self.norms)));
+        }
+        let (d, groups, unit, path) = (self.d, self.layout.groups(), self.unit, self.path);
+        let size = block_size(self.norms.len());
+        let layout = &self.layout;
+        let tallies = self
+            .points
+            .par_chunks(size * d)
+            .zip(self.norms.par_chunks(size))
+            .zip(self.labels.par_chunks_mut(size))
+            .zip(self.own.par_chunks_mut(size))
+            .zip(self.bounds.par_chunks_mut(size * groups))
+            .map_init(Scratch::default, |scratch, block| {
+                let ((((points, norms), labels), own), bounds) = block;
+                path.run(Block {
+                    points,
+                    norms,
+                    labels,
+                    own,
+                    bounds,
+                    moves: moves.as_ref(),
+                    centroids: &prepared,
+                    layout,
+                    unit,
+                    scratch,
+                })
+            });
+        let (changed, searched) = tallies.reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        self.searched = searched as f64 / (self.norms.len() * groups).max(1) as f64;
+        self.centroids.clear();
+        self.centroids.extend_from_slice(centroids);
+        changed
+    }
+
+    /// How far each centroid has moved since the last assignment; `None` before the first.
+    fn drifts(&self, centroids: &[f32]) -> Option<Vec<f64>> {
+        let moved = |(now, before): (&[f32], &[f32])| {
+            let terms = now.iter().zip(before).map(|(&now, &before)| {
+                let step = f64::from(now) - f64::from(before);
+                step * step
+            });
+            terms.sum::<f64>().sqrt()
+        };
+        let pairs = centroids
+            .par_chunks_exact(self.d)
+            .zip(self.centroids.par_chunks_exact(self.d));
+        (!self.centroids.is_empty()).then(|| pairs.map(moved).collect())
+    }
+
+    /// The largest movement in each group, in units; 0 only where none has moved.
+    fn of_groups(&self, drifts: &[f64]) -> Vec<u16> {
+        let largest = |members: &[u32]| {
+            let drifts = members.iter().map(|&centroid| drifts[centroid as usize]);
+            drifts.fold(0.0, f64::max)
+        };
+        self.layout
+            .members()
+            .map(|members| match largest(members) {
+                0.0 => 0,
+                drift => self.unit.above(drift),
+            })
+            .collect()
+    }
+
+    fn put_those_at_rest_together(&mut self, drifts: &[f64]) {
+        let resting = drifts.iter().filter(|&&drift| drift == 0.0).count();
+        if self.reordered
+            || (resting as f64) < AT_REST * drifts.len() as f64
+            || self.searched < SEARCHED
+        {
+            return;
+        }
+        self.reordered = true;
+        let mut order: Vec<u32> = (0..drifts.len() as u32).collect();
+        order.sort_by(|&a, &b| drifts[b as usize].total_cmp(&drifts[a as usize]));
+        let next = self.layout.reordered(order);
+        // A new group's bound is the least of those that its members had.
+        let sources: Vec<Vec<usize>> = next
+            .members()
+            .map(|members| {
+                let mut groups: Vec<usize> = members
+                    .iter()
+                    .map(|&centroid| self.layout.group_of(centroid))
+                    .collect();
+                groups.sort_unstable();
+                groups.dedup();
+                groups
+            })
+            .collect();
+        self.bounds
+            .par_chunks_exact_mut(next.groups())
+            .for_each(|bounds| {
+                let before = bounds.to_vec();
+                for (bound, groups) in bounds.iter_mut().zip(&sources) {
+                    *bound = groups.iter().map(|&group| before[group]).min().unwrap_or(0);
+                }
+            });
+        self.layout = next;
+    }
+}
+
+/// Blocks of equal work for a few times as many tasks as threads.
+fn block_size(n: usize) -> usize {
+    let tasks = 4 * rayon::current_num_threads();
+    n.div_ceil(tasks).clamp(16, BLOCK)
+}
+
+fn largest(norms: &[f64]) -> f64 {
+    norms.iter().copied().fold(0.0, f64::max)
+}
+
+/// The Euclidean norms of `rows` `[n, d]`.
+pub fn norms(rows: &[f32], d: usize) -> Vec<f64> {
+    rows.par_chunks_exact(d)
+        .with_min_len(BLOCK)
+        .map(|row| block::inner(row, row).sqrt())
+        .collect()
+}
