@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cluster::Empty;
 use crate::cluster::sinkhorn::Solver;
 use crate::config::{Keep, Schedule};
 use crate::device::DeviceChoice;
@@ -258,7 +259,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = CLUSTER_EXAMPLES)]
 pub struct Cluster {
-    /// Features [n, d] (.npy); with --method sinkhorn scores [n, k]
+    /// Features [n, d] (.npy, .safetensors, .csv, .jsonl; `-` is CSV or JSON arrays on stdin); with
+    /// --method sinkhorn scores [n, k]
     pub features: PathBuf,
     /// Number of clusters (k-means)
     #[arg(long, short = 'k')]
@@ -268,9 +270,19 @@ pub struct Cluster {
     /// K-means engine: tensor or linfa [default: tensor]
     #[arg(long)]
     pub engine: Option<String>,
-    /// random, kmeans++, or a .npy file with centroids [k, d] [default: random]
+    /// random, kmeans++, kmeans-par, or a file with centroids [k, d] [default: random]
     #[arg(long)]
     pub init: Option<String>,
+    /// Runs from other random starts, of which the best is taken [default: 1]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub restarts: Option<usize>,
+    /// What an empty cluster gets: half of another one, the farthest point, or nothing
+    /// [default: split]
+    #[arg(long, value_enum)]
+    pub empty: Option<EmptyArg>,
+    /// Learn from so many points for each cluster at most, drawn at random (all are labelled)
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_points_per_centroid: Option<usize>,
     /// Iterations at most [default: 20; sinkhorn: 2000]
     #[arg(long)]
     pub iterations: Option<usize>,
@@ -324,6 +336,23 @@ Each line on stdout is {\"index\":0,\"label\":17,\"distance\":0.41}; index count
 pub enum ClusterMethod {
     Kmeans,
     Sinkhorn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EmptyArg {
+    Split,
+    Farthest,
+    Keep,
+}
+
+impl From<EmptyArg> for Empty {
+    fn from(typed: EmptyArg) -> Self {
+        match typed {
+            EmptyArg::Split => Self::Split,
+            EmptyArg::Farthest => Self::Farthest,
+            EmptyArg::Keep => Self::Keep,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

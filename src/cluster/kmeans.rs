@@ -4,12 +4,18 @@
 //! Source: facebookresearch/deepcluster `clustering.py`; facebookresearch/faiss `Clustering.cpp`.
 //! What an iteration costs is decided in [`points`](super::points).
 
+use std::collections::HashSet;
+use std::time::Instant;
+
 use rand::Rng;
 use rand::seq::index;
 use tch::{Kind, Tensor};
 
+use super::points::{self, Points};
 use super::preprocess::l2_rows;
-use super::{ClusterError, Clusterer, Clustering, Engine, Init, KMeansOptions, Statistics, points};
+use super::{
+    Assignment, ClusterError, Clusterer, Clustering, Empty, Engine, Init, KMeansOptions, Statistics,
+};
 use crate::random::{Purpose, stream};
 
 /// The registry entry.
@@ -25,40 +31,63 @@ pub struct TensorKMeans;
 
 impl Clusterer for TensorKMeans {
     fn fit(&self, points: &Tensor, options: &KMeansOptions) -> Result<Clustering, ClusterError> {
-        let tensor = points.to_kind(Kind::Float);
-        let tensor = if options.spherical {
-            l2_rows(&tensor)
-        } else {
-            tensor.contiguous()
-        };
+        let started = Instant::now();
+        let tensor = prepared(points, options.spherical);
         let mut points = points::points(&tensor, options.clusters)?;
         let mut rng = stream(options.seed, Purpose::Clustering, 1, 0);
         let mut centroids = initial_centroids(&tensor, options)?;
-        let mut statistics = Statistics::default();
+        let mut history: Vec<Assignment> = Vec::new();
+        let mut note = |assigned: Assignment, reassigned, since: Instant| {
+            history.push(Assignment {
+                reassigned,
+                seconds: since.elapsed().as_secs_f64(),
+                ..assigned
+            });
+        };
         let mut assigned = points.assign(&centroids);
-        for _ in 0..options.iterations {
-            statistics.objective.push(assigned.objective);
+        note(assigned, 0, started);
+        let mut iterations = 0;
+        while iterations < options.iterations {
+            let since = Instant::now();
             centroids = points.means(&centroids);
-            statistics.reassigned += split_empty(&mut centroids, points.sizes(), &mut rng);
+            let reassigned = match options.empty {
+                Empty::Split => split_empty(&mut centroids, points.sizes(), &mut rng),
+                Empty::Farthest => fill_empty(&mut centroids, points.as_ref(), &tensor),
+                Empty::Keep => 0,
+            };
             if options.spherical {
                 centroids = l2_rows(&centroids);
             }
-            statistics.iterations += 1;
+            iterations += 1;
             let before = assigned.objective;
             assigned = points.assign(&centroids);
+            note(assigned, reassigned, since);
             let gain = before - assigned.objective;
             let slow = gain >= 0.0 && gain < options.tolerance * assigned.objective;
-            if !assigned.moved || slow {
+            if assigned.moved == 0 || slow {
                 break;
             }
         }
-        statistics.objective.push(assigned.objective);
         Ok(Clustering {
             labels: points.labels(),
             centroids,
             sizes: points.sizes(),
-            statistics,
+            statistics: Statistics {
+                history,
+                iterations,
+                seconds: 0.0,
+            },
         })
+    }
+}
+
+/// Points as the search takes them: contiguous f32, of unit length where that is asked for.
+pub(super) fn prepared(points: &Tensor, spherical: bool) -> Tensor {
+    let points = points.to_kind(Kind::Float);
+    if spherical {
+        l2_rows(&points)
+    } else {
+        points.contiguous()
     }
 }
 
@@ -69,7 +98,7 @@ pub(super) fn initial_centroids(
 ) -> Result<Tensor, ClusterError> {
     let centroids = match options.init {
         Init::Given(centroids) => centroids.to_kind(Kind::Float).to_device(points.device()),
-        Init::PlusPlus => super::linfa::plus_plus(points, options.clusters, options.seed)?,
+        Init::PlusPlus | Init::Parallel => super::linfa::spread(points, options)?,
         Init::Random => random_rows(points, options.clusters, options.seed),
     };
     Ok(if options.spherical {
@@ -118,6 +147,30 @@ pub(crate) fn split_empty(
         counts[donor] -= counts[cluster];
     }
     empty.len()
+}
+
+/// Gives every empty cluster the point that is farthest from its centroid, of another cluster each.
+/// Returns how many were filled.
+fn fill_empty(centroids: &mut Tensor, points: &dyn Points, tensor: &Tensor) -> usize {
+    let sizes = points.sizes();
+    let empty = (0..sizes.len()).filter(|&cluster| sizes[cluster] == 0);
+    if empty.clone().next().is_none() {
+        return 0;
+    }
+    let (squared, labels) = points.squared_distances();
+    let mut rows: Vec<usize> = (0..squared.len())
+        .filter(|&row| sizes[labels[row] as usize] > 1)
+        .collect();
+    rows.sort_by(|&a, &b| squared[b].total_cmp(&squared[a]).then(a.cmp(&b)));
+    let mut donors = HashSet::new();
+    rows.retain(|&row| donors.insert(labels[row]));
+    let pairs = empty.zip(rows);
+    pairs
+        .map(|(cluster, row)| {
+            let point = tensor.get(row as i64);
+            centroids.get(cluster as i64).copy_(&point);
+        })
+        .count()
 }
 
 fn choose_donor(counts: &[usize], spare: usize, rng: &mut impl Rng) -> usize {

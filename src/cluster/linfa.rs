@@ -12,7 +12,10 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use tch::{Kind, Tensor};
 
 use super::kmeans::{initial_centroids, random_rows};
-use super::{ClusterError, Clusterer, Clustering, Engine, KMeansOptions, Statistics, sizes};
+use super::{
+    Assignment, ClusterError, Clusterer, Clustering, Empty, Engine, Init, KMeansOptions,
+    Statistics, sizes,
+};
 use crate::random::{Purpose, stream};
 
 /// The registry entry.
@@ -22,9 +25,9 @@ pub const ENGINE: Engine = Engine {
     clusterer: &LinfaKMeans,
 };
 
-/// k-means++ looks at no more than this many points for each cluster: its cost is n·k·d, and a
+/// k-means++ and k-means‖ look at no more than this many points for each cluster: their cost is n·k·d, and a
 /// sample of this size gives starts of the same quality.
-const PLUS_PLUS_SAMPLE: usize = 64;
+const SPREAD_SAMPLE: usize = 64;
 
 /// `linfa_clustering::KMeans` on features copied to the CPU (memory: one more copy of them).
 #[derive(Debug)]
@@ -35,6 +38,12 @@ impl Clusterer for LinfaKMeans {
         if options.spherical {
             return Err(ClusterError::Options(
                 "the linfa engine has no spherical k-means: use `--engine tensor`".into(),
+            ));
+        }
+        if options.empty != Empty::Split {
+            return Err(ClusterError::Options(
+                "the linfa engine leaves no cluster empty: use `--engine tensor` with --empty"
+                    .into(),
             ));
         }
         let rng = stream(options.seed, Purpose::Clustering, 1, 0);
@@ -66,7 +75,10 @@ impl Clusterer for LinfaKMeans {
             labels: labels.to_device(points.device()),
             centroids: centroids.to_device(points.device()),
             statistics: Statistics {
-                objective: vec![objective],
+                history: vec![Assignment {
+                    objective,
+                    ..Assignment::default()
+                }],
                 iterations: options.iterations,
                 ..Statistics::default()
             },
@@ -74,14 +86,19 @@ impl Clusterer for LinfaKMeans {
     }
 }
 
-/// k-means++ centroids `[k, d] f32`, followed by one iteration (linfa offers no less), on a sample
-/// of the points.
-pub(super) fn plus_plus(points: &Tensor, k: usize, seed: u64) -> Result<Tensor, ClusterError> {
+/// Centroids `[k, d] f32` by k-means++ or k-means‖ as `options` say, followed by one iteration (linfa
+/// offers no less), on a sample of the points.
+pub(super) fn spread(points: &Tensor, options: &KMeansOptions) -> Result<Tensor, ClusterError> {
+    let (k, seed) = (options.clusters, options.seed);
+    let method = match options.init {
+        Init::Parallel => KMeansInit::KMeansPara,
+        _ => KMeansInit::KMeansPlusPlus,
+    };
     let n = points.size()[0] as usize;
-    let sample = random_rows(points, n.min(k.saturating_mul(PLUS_PLUS_SAMPLE)), seed);
+    let sample = random_rows(points, n.min(k.saturating_mul(SPREAD_SAMPLE)), seed);
     let rng: Xoshiro256PlusPlus = stream(seed, Purpose::Clustering, 2, 0);
     let model = KMeans::params_with_rng(k, rng)
-        .init_method(KMeansInit::KMeansPlusPlus)
+        .init_method(method)
         .n_runs(1)
         .max_n_iterations(1)
         // One iteration counts as converged whatever it moved.

@@ -8,7 +8,10 @@
 //! - [`assigner`]: labels for new points from what clustering learned
 //! - [`metrics`]: NMI, ARI, matched accuracy, purity
 
+use serde::Serialize;
 use tch::Tensor;
+
+use crate::random::{self, Purpose};
 
 pub mod assigner;
 pub mod kernel;
@@ -41,17 +44,40 @@ pub enum ClusterError {
     Linfa(String),
 }
 
+/// An assignment of all points to their nearest centroids.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Assignment {
+    /// Sum of squared distances to the nearest centroid.
+    pub objective: f64,
+    /// Points whose label changed.
+    pub moved: usize,
+    /// Empty clusters that were filled just before.
+    pub reassigned: usize,
+    /// Seconds spent, with the means before it.
+    pub seconds: f64,
+}
+
 /// What a clusterer says of its work.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Statistics {
-    /// Sum of squared distances to the nearest centroid, one entry for each iteration and a last
-    /// one for the labels that are returned.
-    pub objective: Vec<f64>,
+    /// Every assignment: the first, to the initial centroids, and one for each iteration. An engine
+    /// that does not tell gives the last one alone.
+    pub history: Vec<Assignment>,
     pub iterations: usize,
-    /// Empty clusters that were given points of another one, over all iterations.
-    pub reassigned: usize,
     /// Seconds spent, without input and output.
     pub seconds: f64,
+}
+
+impl Statistics {
+    /// Sum of squared distances to the nearest centroid for the labels that are returned.
+    pub fn objective(&self) -> f64 {
+        self.history.last().map_or(0.0, |last| last.objective)
+    }
+
+    /// Empty clusters that were filled, over all iterations.
+    pub fn reassigned(&self) -> usize {
+        self.history.iter().map(|step| step.reassigned).sum()
+    }
 }
 
 /// Points divided among clusters by k-means.
@@ -74,8 +100,22 @@ pub enum Init<'a> {
     Random,
     /// k-means++ (Arthur and Vassilvitskii, SODA 2007), by linfa.
     PlusPlus,
+    /// k-means‖ (Bahmani et al., VLDB 2012), by linfa.
+    Parallel,
     /// These: `[k, d] f32`.
     Given(&'a Tensor),
+}
+
+/// What becomes of a cluster that no point chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Empty {
+    /// It takes half of another one, drawn by size (DeepCluster, section 3.3; faiss).
+    #[default]
+    Split,
+    /// It takes the point that is farthest from its own centroid.
+    Farthest,
+    /// It stays where it is, empty.
+    Keep,
 }
 
 /// What every k-means engine is told.
@@ -90,6 +130,11 @@ pub struct KMeansOptions<'a> {
     /// Points and centroids on the unit sphere: assignment by largest dot product.
     pub spherical: bool,
     pub init: Init<'a>,
+    pub empty: Empty,
+    /// Runs from other random starts, of which the best is taken.
+    pub restarts: usize,
+    /// Learn from so many points for each cluster at most, drawn at random; all are labelled.
+    pub max_points_per_centroid: Option<usize>,
 }
 
 impl Default for KMeansOptions<'_> {
@@ -102,6 +147,9 @@ impl Default for KMeansOptions<'_> {
             seed: 0,
             spherical: false,
             init: Init::Random,
+            empty: Empty::Split,
+            restarts: 1,
+            max_points_per_centroid: None,
         }
     }
 }
@@ -164,8 +212,52 @@ pub fn cluster(
         check_finite(centroids)?;
     }
     let started = std::time::Instant::now();
-    let mut clustering = tch::no_grad(|| engine.clusterer.fit(points, options))?;
+    let mut clustering = tch::no_grad(|| best_of(engine, points, options))?;
     clustering.statistics.seconds = started.elapsed().as_secs_f64();
+    Ok(clustering)
+}
+
+/// The best of `options.restarts` runs, by the objective.
+fn best_of(
+    engine: &Engine,
+    points: &Tensor,
+    options: &KMeansOptions,
+) -> Result<Clustering, ClusterError> {
+    let mut best = fit(engine, points, options)?;
+    for restart in 1..options.restarts as u64 {
+        let seed = random::key(options.seed, Purpose::Clustering, 3, restart);
+        let next = fit(engine, points, &KMeansOptions { seed, ..*options })?;
+        if next.statistics.objective() < best.statistics.objective() {
+            best = next;
+        }
+    }
+    Ok(best)
+}
+
+/// A run on all points, or on a sample where that is asked for.
+fn fit(
+    engine: &Engine,
+    points: &Tensor,
+    options: &KMeansOptions,
+) -> Result<Clustering, ClusterError> {
+    let n = points.size()[0] as usize;
+    let most = options
+        .max_points_per_centroid
+        .map_or(n, |most| options.clusters.saturating_mul(most.max(1)));
+    if n <= most {
+        return engine.clusterer.fit(points, options);
+    }
+    let sample = kmeans::random_rows(points, most, options.seed);
+    let mut clustering = engine.clusterer.fit(&sample, options)?;
+    let started = std::time::Instant::now();
+    let points = kmeans::prepared(points, options.spherical);
+    let mut all = points::points(&points, options.clusters)?;
+    let last = all.assign(&clustering.centroids);
+    (clustering.labels, clustering.sizes) = (all.labels(), all.sizes());
+    clustering.statistics.history.push(Assignment {
+        seconds: started.elapsed().as_secs_f64(),
+        ..last
+    });
     Ok(clustering)
 }
 

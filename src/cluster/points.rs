@@ -8,13 +8,13 @@ use tch::{Device, Kind, Tensor};
 
 use super::kernel::{self, Path};
 use super::nearest::Search;
-use super::{CHUNK_BYTES, ClusterError, chunks, rows_per_chunk, sizes};
+use super::{Assignment, CHUNK_BYTES, ClusterError, chunks, rows_per_chunk, sizes};
 
 /// Points with their present labels.
 pub trait Points {
     /// Gives every point the label of its nearest centroid (`[k, d] f32`), ties to the smaller
     /// index.
-    fn assign(&mut self, centroids: &Tensor) -> Assigned;
+    fn assign(&mut self, centroids: &Tensor) -> Assignment;
 
     /// The mean of the points of each cluster `[k, d] f32`; an empty cluster keeps its centroid.
     fn means(&self, centroids: &Tensor) -> Tensor;
@@ -24,14 +24,9 @@ pub trait Points {
 
     /// `[n] i64` on the device of the points.
     fn labels(&self) -> Tensor;
-}
 
-/// What an assignment came to.
-pub struct Assigned {
-    /// Whether any label changed.
-    pub moved: bool,
-    /// Sum of squared distances to the nearest centroid.
-    pub objective: f64,
+    /// Squared distance of each point to the centroid that it chose, and its label.
+    fn squared_distances(&self) -> (Vec<f64>, Vec<u32>);
 }
 
 /// `points` `[n, d] f32`, contiguous, about to be divided among `k` clusters.
@@ -44,6 +39,7 @@ pub fn points(points: &Tensor, k: usize) -> Result<Box<dyn Points + '_>, Cluster
         None => Box::new(OnDevice {
             points,
             labels: Tensor::zeros([points.size()[0]], (Kind::Int64, points.device())) - 1,
+            squared: Tensor::new(),
             k,
         }),
     })
@@ -176,7 +172,7 @@ fn by_label(labels: &[u32], wanted: &[bool]) -> Vec<Vec<u32>> {
 }
 
 impl Points for OnCpu<'_> {
-    fn assign(&mut self, centroids: &Tensor) -> Assigned {
+    fn assign(&mut self, centroids: &Tensor) -> Assignment {
         let centroids = centroids.contiguous();
         let values = kernel::values(&centroids).unwrap_or_default();
         let before = self.search.labels().to_vec();
@@ -184,9 +180,10 @@ impl Points for OnCpu<'_> {
         if moved > 0 || self.sums.is_empty() {
             self.sum(&before);
         }
-        Assigned {
-            moved: moved > 0,
+        Assignment {
+            moved,
             objective: self.objective(values),
+            ..Assignment::default()
         }
     }
 
@@ -217,6 +214,13 @@ impl Points for OnCpu<'_> {
             .collect();
         Tensor::from_slice(&labels)
     }
+
+    fn squared_distances(&self) -> (Vec<f64>, Vec<u32>) {
+        (
+            self.search.squared_distances(),
+            self.search.labels().to_vec(),
+        )
+    }
 }
 
 /// Squared distances as `‖x‖² − 2 x·c + ‖c‖²` by one matrix product for each block of rows
@@ -224,6 +228,8 @@ impl Points for OnCpu<'_> {
 struct OnDevice<'a> {
     points: &'a Tensor,
     labels: Tensor,
+    /// `[n] f32`
+    squared: Tensor,
     k: usize,
 }
 
@@ -236,24 +242,27 @@ impl OnDevice<'_> {
 }
 
 impl Points for OnDevice<'_> {
-    fn assign(&mut self, centroids: &Tensor) -> Assigned {
+    fn assign(&mut self, centroids: &Tensor) -> Assignment {
         let half_norms = centroids.square().sum_dim_intlist(1, false, Kind::Float) * -0.5;
         let transposed = centroids.transpose(0, 1);
-        let mut labels = Vec::new();
+        let (mut labels, mut distances) = (Vec::new(), Vec::new());
         let mut objective = Tensor::zeros(1, (Kind::Double, self.points.device()));
         for (_, rows) in chunks(self.points, self.bytes()) {
             // argmin ‖x − c‖² = argmax (x·c − ‖c‖²/2)
             let (score, label) = half_norms.addmm(&rows, &transposed).max_dim(1, false);
             let squared = rows.square().sum_dim_intlist(1, false, Kind::Float) - score * 2.0;
-            objective += squared.clamp_min(0.0).sum(Kind::Double);
+            let squared = squared.clamp_min(0.0);
+            objective += squared.sum(Kind::Double);
             labels.push(label);
+            distances.push(squared);
         }
         let labels = Tensor::cat(&labels, 0);
-        let moved = !labels.equal(&self.labels);
-        self.labels = labels;
-        Assigned {
-            moved,
+        let moved = labels.not_equal_tensor(&self.labels).sum(Kind::Int64);
+        (self.labels, self.squared) = (labels, Tensor::cat(&distances, 0));
+        Assignment {
+            moved: moved.int64_value(&[]) as usize,
             objective: objective.double_value(&[0]),
+            ..Assignment::default()
         }
     }
 
@@ -279,6 +288,15 @@ impl Points for OnDevice<'_> {
 
     fn labels(&self) -> Tensor {
         self.labels.shallow_clone()
+    }
+
+    fn squared_distances(&self) -> (Vec<f64>, Vec<u32>) {
+        let here = |tensor: &Tensor| tensor.to_device(Device::Cpu).to_kind(Kind::Double);
+        let labels: Vec<f64> = Vec::try_from(&here(&self.labels)).unwrap_or_default();
+        (
+            Vec::try_from(&here(&self.squared)).unwrap_or_default(),
+            labels.into_iter().map(|label| label as u32).collect(),
+        )
     }
 }
 

@@ -8,11 +8,11 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::output::Output;
-use super::{ExitStatus, machine, npy};
+use super::{ExitStatus, machine, matrix};
 use crate::cli::{self, ClusterMethod, Scores};
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::cluster::sinkhorn::{self, SinkhornOptions};
-use crate::cluster::{self, ClusterError, ENGINES, Init, KMeansOptions};
+use crate::cluster::{self, Assignment, ClusterError, ENGINES, Init, KMeansOptions};
 use crate::error::usage;
 use crate::monitor::Monitor;
 use crate::ui::Ui;
@@ -42,12 +42,14 @@ struct Stats {
     #[serde(skip_serializing_if = "Option::is_none")]
     newton_steps: Option<usize>,
     sizes: Vec<usize>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    history: Vec<Assignment>,
 }
 
 pub fn run(args: cli::Cluster, ui: &Ui) -> Result<ExitStatus> {
     refuse_options_of_the_other_method(&args)?;
     let device = machine(&args.machine)?;
-    let matrix = npy::read(&args.features)?;
+    let matrix = matrix::read(&args.features)?;
     let open = |path: &Option<PathBuf>| path.as_deref().map(Output::file).transpose();
     let (of_stats, of_centroids) = (open(&args.stats)?, open(&args.centroids)?);
     let place = || format!("'{}'", args.features.display());
@@ -92,6 +94,12 @@ fn refuse_options_of_the_other_method(args: &cli::Cluster) -> Result<()> {
             vec![
                 ("--engine", args.engine.is_some()),
                 ("--init", args.init.is_some()),
+                ("--restarts", args.restarts.is_some()),
+                ("--empty", args.empty.is_some()),
+                (
+                    "--max-points-per-centroid",
+                    args.max_points_per_centroid.is_some(),
+                ),
                 ("--spherical", args.spherical),
                 ("--pca", args.pca.is_some()),
                 ("--whiten", args.whiten),
@@ -142,12 +150,13 @@ fn kmeans(
     let prepared = started.elapsed().as_secs_f64();
     let start = args.init.as_deref().unwrap_or("random");
     let given = match start {
-        "random" | "kmeans++" => None,
-        file => Some(npy::read(Path::new(file))?.to_device(device)),
+        "random" | "kmeans++" | "kmeans-par" => None,
+        file => Some(matrix::read(Path::new(file))?.to_device(device)),
     };
     let init = match (&given, start) {
         (Some(centroids), _) => Init::Given(centroids),
         (None, "kmeans++") => Init::PlusPlus,
+        (None, "kmeans-par") => Init::Parallel,
         (None, _) => Init::Random,
     };
     let clusters = match (args.clusters, &given) {
@@ -162,10 +171,18 @@ fn kmeans(
         seed: args.seed,
         spherical: args.spherical,
         init,
+        empty: args.empty.map(Into::into).unwrap_or_default(),
+        restarts: args.restarts.unwrap_or(1),
+        max_points_per_centroid: args.max_points_per_centroid,
     };
+    if given.is_some() && options.restarts > 1 {
+        return Err(usage(
+            "--restarts draws other centroids each time, --init gives them: leave one out",
+        ));
+    }
     let result = cluster::cluster(engine, &points, &options).map_err(mended_by_options)?;
     if let Some(output) = of_centroids {
-        output.finish(&npy::to_bytes(&result.centroids)?)?;
+        output.finish(&matrix::to_npy(&result.centroids)?)?;
     }
     let labels: Vec<i64> = Vec::try_from(&result.labels)?;
     let points = if args.spherical {
@@ -186,11 +203,12 @@ fn kmeans(
         .collect();
     let statistics = result.statistics;
     let stats = Stats {
-        objective: statistics.objective.last().copied(),
+        objective: Some(statistics.objective()),
         iterations: statistics.iterations,
         seconds: statistics.seconds + prepared,
-        reassigned: Some(statistics.reassigned),
+        reassigned: Some(statistics.reassigned()),
         sizes: result.sizes,
+        history: statistics.history,
         ..Stats::default()
     };
     Ok((labels, stats))

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::labeller::{Extractor, open, unknown_arch};
 use super::output::Output;
-use super::{ExitStatus, find_images, machine, npy, report_skipped};
+use super::{ExitStatus, find_images, machine, matrix, report_skipped};
 use crate::cli;
 use crate::cluster::assigner::FeatureKind;
 use crate::data::source::{ImageFile, ImageSet, Skipped};
@@ -36,7 +36,7 @@ pub fn run(args: cli::Features, ui: &Ui) -> Result<ExitStatus> {
     let paths = args.out.with_extension("paths.txt");
     let (of_features, of_paths) = (Output::file(&args.out)?, Output::file(&paths)?);
     let mut extracted = extractor.all(&set, FeatureKind::Hidden, ui)?;
-    of_features.finish(&npy::to_bytes(&extracted.features)?)?;
+    of_features.finish(&matrix::to_npy(&extracted.features)?)?;
     let names: String = extracted
         .rows
         .iter()

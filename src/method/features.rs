@@ -50,8 +50,8 @@ pub fn cluster_features(
         let statistics = &clustering.statistics;
         let record = LabelStepRecord {
             clusters: options.clusters,
-            reassigned: Some(statistics.reassigned),
-            objective: statistics.objective.last().copied(),
+            reassigned: Some(statistics.reassigned()),
+            objective: Some(statistics.objective()),
             components: Some(pca.rank()),
             iterations: Some(statistics.iterations),
             seconds: [

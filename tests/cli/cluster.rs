@@ -1,10 +1,10 @@
 use std::path::Path;
 
 use ndarray::Array2;
-use ndarray_npy::WriteNpyExt;
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 use serde_json::Value;
+use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
 use crate::{json_lines, ssl_cluster, text};
@@ -19,9 +19,137 @@ fn blobs() -> Array2<f32> {
 }
 
 fn write(path: &Path, matrix: &Array2<f32>) {
-    matrix
-        .write_npy(std::fs::File::create(path).unwrap())
+    tensor(matrix).write_npy(path).unwrap();
+}
+
+fn tensor(matrix: &Array2<f32>) -> Tensor {
+    let (rows, columns) = matrix.dim();
+    let flat: Vec<f32> = matrix.iter().copied().collect();
+    Tensor::from_slice(&flat).view([rows as i64, columns as i64])
+}
+
+/// A .npy file in Fortran order, byte for byte as NumPy writes it.
+fn fortran(matrix: &Array2<f32>) -> Vec<u8> {
+    let (rows, columns) = matrix.dim();
+    let header =
+        format!("{{'descr': '<f8', 'fortran_order': True, 'shape': ({rows}, {columns}), }}");
+    let header = format!("{header:<117}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.bytes());
+    for value in matrix.t().iter() {
+        bytes.extend(f64::from(*value).to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn matrices_come_in_every_common_format() {
+    let folder = TempDir::new().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    // Halves and quarters alone, exact in f16.
+    let points = blobs().mapv(|x| (x * 4.0).round() / 4.0);
+    write(&place("f32.npy"), &points);
+    tensor(&points)
+        .to_kind(Kind::Half)
+        .write_npy(place("f16.npy"))
         .unwrap();
+    std::fs::write(place("fortran.npy"), fortran(&points)).unwrap();
+    let named = [("features", tensor(&points))];
+    Tensor::write_safetensors(&named, place("x.safetensors")).unwrap();
+    let lines = |open: &str, close: &str| -> String {
+        let rows = points.rows().into_iter();
+        rows.map(|row| format!("{open}{},{}{close}\n", row[0], row[1]))
+            .collect()
+    };
+    std::fs::write(place("x.csv"), format!("a,b\n{}", lines("", ""))).unwrap();
+    std::fs::write(place("x.jsonl"), lines("[", "]")).unwrap();
+    let run = |input: &str, stdin: &str| {
+        let output = ssl_cluster(&[
+            "cluster",
+            input,
+            "-k",
+            "3",
+            "--init",
+            text(&place("start.csv")),
+        ])
+        .write_stdin(stdin)
+        .output()
+        .unwrap();
+        assert!(
+            output.status.success(),
+            "{input}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output.stdout
+    };
+    std::fs::write(place("start.csv"), "0,0\n10,0\n0,10\n").unwrap();
+    let expected = run(text(&place("f32.npy")), "");
+    assert_eq!(json_lines(&expected).len(), 30);
+    for name in [
+        "f16.npy",
+        "fortran.npy",
+        "x.safetensors",
+        "x.csv",
+        "x.jsonl",
+    ] {
+        assert!(run(text(&place(name)), "") == expected, "{name}");
+    }
+    assert!(run("-", &lines("", "")) == expected);
+    assert!(run("-", &lines("[", "]")) == expected);
+}
+
+#[test]
+fn bad_rows_of_text_are_named() {
+    let folder = TempDir::new().unwrap();
+    for (name, content, message) in [
+        ("a.csv", "1,2\n3,x\n", "line 2, column 2: 'x' is no number"),
+        ("b.csv", "1,2\n3\n", "line 2"),
+        (
+            "c.jsonl",
+            "[1,2]\n\n[3]\n",
+            "line 3 has 1 numbers, those before it have 2",
+        ),
+        ("d.jsonl", "[1,2]\n{}\n", "line 2 is no array of numbers"),
+        ("e.csv", "", "no numbers"),
+        ("f.csv", "1,2\n3,nan\n", "row 1 holds NaN"),
+    ] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, content).unwrap();
+        ssl_cluster(&["cluster", text(&file), "-k", "2"])
+            .assert()
+            .code(1)
+            .stderr(contains(message).and(contains(name)));
+    }
+}
+
+#[test]
+fn statistics_tell_of_every_iteration() {
+    let folder = TempDir::new().unwrap();
+    let (file, stats) = (folder.path().join("x.npy"), folder.path().join("s.json"));
+    write(&file, &blobs());
+    ssl_cluster(&[
+        "cluster",
+        text(&file),
+        "-k",
+        "3",
+        "--restarts",
+        "4",
+        "--empty",
+        "farthest",
+    ])
+    .args(["--stats", text(&stats)])
+    .assert()
+    .success();
+    let stats: Value = serde_json::from_slice(&std::fs::read(stats).unwrap()).unwrap();
+    let history = stats["history"].as_array().unwrap();
+    assert_eq!(
+        history.len() as u64,
+        stats["iterations"].as_u64().unwrap() + 1
+    );
+    assert_eq!(history.last().unwrap()["objective"], stats["objective"]);
+    assert_eq!(history[0]["reassigned"], 0);
+    assert!(history[0]["moved"].is_u64() && history[0]["seconds"].is_f64());
 }
 
 fn groups(lines: &[Value]) -> Vec<u64> {

@@ -22,7 +22,7 @@ fn centroids(features: &Tensor, k: usize) -> Assigner {
         ..KMeansOptions::default()
     };
     let clustering = cluster(&kmeans::ENGINE, &points, &options).unwrap();
-    let objective = clustering.statistics.objective.last().unwrap();
+    let objective = clustering.statistics.objective();
     let variance = objective / (features.size()[0] as usize * pca.rank()) as f64;
     Assigner::Centroids {
         pca,

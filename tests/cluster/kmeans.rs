@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use rand::Rng;
 use ssl_cluster::cluster::metrics::ari;
 use ssl_cluster::cluster::{
-    ClusterError, Clustering, Engine, Init, KMeansOptions, cluster, engine, kmeans, linfa,
+    ClusterError, Clustering, Empty, Engine, Init, KMeansOptions, Statistics, cluster, engine,
+    kmeans, linfa,
 };
 use tch::{Kind, Tensor};
 
@@ -38,13 +39,15 @@ fn check(n: usize, d: usize, options: &KMeansOptions, clustering: &Clustering) {
     );
     let statistics = &clustering.statistics;
     assert!(statistics.iterations <= options.iterations);
-    assert_eq!(statistics.objective.len(), statistics.iterations + 1);
-    assert!(
-        statistics
-            .objective
-            .iter()
-            .all(|x| x.is_finite() && *x >= 0.0)
-    );
+    let objectives = objectives(statistics);
+    assert_eq!(objectives.len(), statistics.iterations + 1);
+    assert!(objectives.iter().all(|x| x.is_finite() && *x >= 0.0));
+}
+
+/// The objective of every assignment.
+fn objectives(statistics: &Statistics) -> Vec<f64> {
+    let history = statistics.history.iter();
+    history.map(|step| step.objective).collect()
 }
 
 fn labels(clustering: &Clustering) -> Vec<usize> {
@@ -148,12 +151,12 @@ fn assert_equals_lloyd(points: &Rows, start: &Rows, iterations: usize, spherical
         lloyd(points, start, iterations, spherical),
     );
     assert_eq!(labels(&ours), expected.labels);
-    assert_eq!(ours.statistics.reassigned, 0);
+    assert_eq!(ours.statistics.reassigned(), 0);
     let scale: f64 = points
         .iter()
         .map(|x| if spherical { 1.0 } else { dot(x, x) })
         .sum();
-    let objective = &ours.statistics.objective;
+    let objective = objectives(&ours.statistics);
     assert_eq!(objective.len(), expected.objective.len());
     for (a, b) in objective.iter().zip(&expected.objective) {
         assert_close(*a, *b, 1e-6 * scale);
@@ -287,7 +290,7 @@ fn labels_are_the_nearest_centroids_in_every_block_of_rows() {
         .map(|(x, label)| squared_distance(x, &centroids[label]))
         .sum();
     assert_close(
-        clustering.statistics.objective[1],
+        objectives(&clustering.statistics)[1],
         objective,
         1e-3 * objective,
     );
@@ -306,9 +309,9 @@ fn the_objective_never_rises() {
                 ..KMeansOptions::default()
             };
             let statistics = fit(&points, &options).statistics;
-            assert_eq!(statistics.reassigned, 0);
+            assert_eq!(statistics.reassigned(), 0);
             assert!(statistics.iterations > 3);
-            for pair in statistics.objective.windows(2) {
+            for pair in objectives(&statistics).windows(2) {
                 assert!(pair[1] <= pair[0] * (1.0 + 1e-6), "{pair:?}");
             }
         }
@@ -333,12 +336,9 @@ fn a_tolerance_stops_at_the_first_small_gain() {
     )
     .statistics;
     assert!(stopped.iterations < full.iterations);
-    assert_eq!(stopped.objective, full.objective[..=stopped.iterations]);
-    let gains: Vec<f64> = stopped
-        .objective
-        .windows(2)
-        .map(|p| (p[0] - p[1]) / p[1])
-        .collect();
+    let falls = objectives(&stopped);
+    assert_eq!(falls, objectives(&full)[..=stopped.iterations]);
+    let gains: Vec<f64> = falls.windows(2).map(|p| (p[0] - p[1]) / p[1]).collect();
     let (last, earlier) = gains.split_last().unwrap();
     assert!(
         *last < 0.01 && earlier.iter().all(|gain| *gain >= 0.01),
@@ -360,7 +360,7 @@ fn a_seed_decides_the_result() {
         (
             labels(&clustering),
             rows(&clustering.centroids),
-            clustering.statistics.objective,
+            objectives(&clustering.statistics),
         )
     };
     for init in [Init::Random, Init::PlusPlus] {
@@ -406,20 +406,20 @@ fn corners() -> Rows {
 }
 
 #[test]
-fn plus_plus_finds_separated_blobs() {
-    for seed in 0..10 {
+fn plus_plus_and_its_parallel_kind_find_separated_blobs() {
+    for (seed, init) in (0..10).flat_map(|seed| [(seed, Init::PlusPlus), (seed, Init::Parallel)]) {
         let (points, blob) = blobs(seed, &corners(), 50, 0.5);
         let options = KMeansOptions {
             clusters: 8,
             seed,
-            init: Init::PlusPlus,
+            init,
             ..KMeansOptions::default()
         };
         let clustering = fit(&points, &options);
         assert_eq!(
             ari(&as_u32(&labels(&clustering)), &as_u32(&blob)),
             1.0,
-            "seed {seed}"
+            "{init:?}, seed {seed}"
         );
         assert_eq!(clustering.sizes, [50; 8]);
     }
@@ -439,11 +439,8 @@ fn both_engines_find_the_same_blobs() {
     assert_eq!(labels(&ours), blob);
     assert_eq!(labels(&theirs), blob);
     assert_eq!(theirs.sizes, [40; 8]);
-    let (a, b) = (
-        ours.statistics.objective.last(),
-        theirs.statistics.objective.last(),
-    );
-    assert_close(b.unwrap() / a.unwrap(), 1.0, 1e-3);
+    let ratio = theirs.statistics.objective() / ours.statistics.objective();
+    assert_close(ratio, 1.0, 1e-3);
 }
 
 #[test]
@@ -456,10 +453,9 @@ fn both_engines_are_equally_good_on_one_cloud() {
         init: Init::Given(&start),
         ..KMeansOptions::default()
     };
-    let ours = fit(&points, &options).statistics.objective;
+    let ours = fit(&points, &options).statistics.objective();
     let theirs = cluster(&linfa::ENGINE, &tensor(&points), &options).unwrap();
-    let theirs = theirs.statistics.objective;
-    assert_close(theirs.last().unwrap() / ours.last().unwrap(), 1.0, 0.01);
+    assert_close(theirs.statistics.objective() / ours, 1.0, 0.01);
 }
 
 #[test]
@@ -486,7 +482,7 @@ fn a_centroid_far_from_all_points_is_brought_back() {
             ..KMeansOptions::default()
         };
         let clustering = fit(&points, &options);
-        assert!(clustering.statistics.reassigned >= lost);
+        assert!(clustering.statistics.reassigned() >= lost);
         assert!(
             clustering.sizes.iter().all(|&size| size > 0),
             "{:?}",
@@ -502,8 +498,8 @@ fn a_centroid_far_from_all_points_is_brought_back() {
                 ..options
             },
         );
-        let (a, b) = (clustering.statistics.objective, good.statistics.objective);
-        assert_close(a.last().unwrap() / b.last().unwrap(), 1.0, 0.1);
+        let ratio = clustering.statistics.objective() / good.statistics.objective();
+        assert_close(ratio, 1.0, 0.1);
     }
 }
 
@@ -521,11 +517,58 @@ fn an_empty_cluster_takes_one_half_of_a_large_one() {
         ..KMeansOptions::default()
     };
     let clustering = fit(&points, &options);
-    assert_eq!(clustering.statistics.reassigned, 1);
+    assert_eq!(clustering.statistics.reassigned(), 1);
     assert_eq!(
         ari(&as_u32(&labels(&clustering)), &as_u32(&blob[..102])),
         1.0
     );
+}
+
+#[test]
+fn an_empty_cluster_takes_the_farthest_point_or_stays() {
+    // Two groups of which one is loose, and a centroid that nobody chooses.
+    let points: Rows = [0.0, 1.0, 2.0, 100.0, 104.0, 130.0]
+        .iter()
+        .map(|&x| vec![x])
+        .collect();
+    let start = tensor(&vec![vec![1.0], vec![110.0], vec![-500.0]]);
+    let options = |empty| KMeansOptions {
+        clusters: 3,
+        init: Init::Given(&start),
+        empty,
+        ..Default::default()
+    };
+    let filled = fit(&points, &options(Empty::Farthest));
+    assert_eq!(labels(&filled), [0, 0, 0, 1, 1, 2]);
+    assert_eq!(filled.statistics.reassigned(), 1);
+    let kept = fit(&points, &options(Empty::Keep));
+    assert_eq!(kept.sizes, [3, 3, 0]);
+    assert_eq!(rows(&kept.centroids)[2], [-500.0]);
+    assert_eq!(kept.statistics.reassigned(), 0);
+}
+
+#[test]
+fn restarts_take_the_best_and_samples_label_all() {
+    let centres: Rows = normal(21, 12, 6);
+    let (points, _) = blobs(22, &centres, 30, 0.2);
+    let options = KMeansOptions {
+        clusters: 12,
+        ..Default::default()
+    };
+    let one = fit(&points, &options).statistics.objective();
+    let many = KMeansOptions {
+        restarts: 8,
+        ..options
+    };
+    let best = fit(&points, &many).statistics.objective();
+    assert!(best < one, "{best} after {one}");
+    let few = KMeansOptions {
+        max_points_per_centroid: Some(10),
+        ..options
+    };
+    let sampled = cluster(TENSOR, &tensor(&points), &few).unwrap();
+    assert_eq!(sampled.sizes.iter().sum::<usize>(), points.len());
+    assert_nearest(&points, &sampled);
 }
 
 #[test]
@@ -542,7 +585,7 @@ fn more_clusters_than_different_points() {
                 ..KMeansOptions::default()
             };
             let clustering = fit(&points, &options);
-            assert!(clustering.statistics.reassigned > 0);
+            assert!(clustering.statistics.reassigned() > 0);
             let labels = labels(&clustering);
             for (i, label) in labels.iter().enumerate() {
                 assert_eq!(*label, labels[i % 3], "equal points have equal labels");
@@ -568,7 +611,7 @@ fn all_points_equal() {
                     ..KMeansOptions::default()
                 };
                 let clustering = fit(&points, &options);
-                assert_eq!(clustering.statistics.reassigned > 0, clusters > 1);
+                assert_eq!(clustering.statistics.reassigned() > 0, clusters > 1);
                 let labels = labels(&clustering);
                 assert!(labels.iter().all(|&label| label == labels[0]));
             }

@@ -80,6 +80,14 @@ impl<'a> Search<'a> {
         &self.labels
     }
 
+    /// Squared distance of each point to its label's centroid.
+    pub fn squared_distances(&self) -> Vec<f64> {
+        let pairs = self.norms.iter().zip(&self.own);
+        pairs
+            .map(|(norm, score)| (norm * norm - 2.0 * score).max(0.0))
+            .collect()
+    }
+
     /// The share of distances to groups of centroids that the last assignment had to look at.
     pub fn searched(&self) -> f64 {
         self.searched
