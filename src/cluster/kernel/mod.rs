@@ -28,7 +28,7 @@ pub type Tile = [[i32; COLUMNS]; ROWS];
 
 /// Scaled rows of a matrix `[k, d]` in panels of [`COLUMNS`] rows, in which two dimensions of all
 /// rows lie side by side: `[panels][d / 2][COLUMNS][2]`, padded with zeros.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Panels {
     values: Vec<i16>,
     /// i16 of a panel.

@@ -20,6 +20,7 @@ pub struct Centroids<'a> {
     d: usize,
     panels: Panels,
     terms: Vec<Terms>,
+    norms: Vec<f64>,
     /// ‖c‖²/2
     half: Vec<f64>,
 }
@@ -46,28 +47,38 @@ impl Terms {
 }
 
 impl<'a> Centroids<'a> {
-    /// Prepares `values` `[k, d]`, laid out as `layout` says.
-    pub fn new(values: &'a [f32], d: usize, layout: &Layout) -> Self {
+    /// Takes `values` `[k, d]`; products need [`Self::pack`] as well.
+    pub fn new(values: &'a [f32], d: usize) -> Self {
         let norms = norms(values, d);
-        let (panels, scales) = Panels::pack(values, d, &norms, &layout.order);
-        let half: Vec<f64> = norms.iter().map(|norm| 0.5 * norm * norm).collect();
-        let terms = layout
-            .order
-            .par_chunks(COLUMNS)
-            .zip(scales.par_chunks(COLUMNS))
-            .map(|(order, scales)| terms(order, scales, &norms, &half))
-            .collect();
         Self {
             values,
             d,
-            panels,
-            terms,
-            half,
+            half: norms.iter().map(|norm| 0.5 * norm * norm).collect(),
+            norms,
+            panels: Panels::default(),
+            terms: Vec::new(),
         }
     }
 
+    /// Lays the centroids out in panels.
+    pub fn pack(&mut self, layout: &Layout) {
+        let (panels, scales) = Panels::pack(self.values, self.d, &self.norms, &layout.order);
+        self.panels = panels;
+        self.terms = layout
+            .order
+            .par_chunks(COLUMNS)
+            .zip(scales.par_chunks(COLUMNS))
+            .map(|(order, scales)| terms(order, scales, &self.norms, &self.half))
+            .collect();
+    }
+
+    /// The largest norm.
+    pub fn largest_norm(&self) -> f64 {
+        self.norms.iter().copied().fold(0.0, f64::max)
+    }
+
     /// `x·c − ‖c‖²/2` in f64.
-    fn exact_score(&self, point: &[f32], j: u32) -> f64 {
+    pub fn exact_score(&self, point: &[f32], j: u32) -> f64 {
         let centroid = &self.values[j as usize * self.d..][..self.d];
         inner(point, centroid) - self.half[j as usize]
     }
@@ -302,9 +313,9 @@ impl Block<'_> {
     }
 }
 
-/// The distance that goes with a score, less what f64 may have rounded.
+/// The distance that goes with a score.
 #[inline(always)]
-fn distance(norm: f64, score: f64) -> f64 {
+pub fn distance(norm: f64, score: f64) -> f64 {
     (norm * norm - 2.0 * score).max(0.0).sqrt()
 }
 

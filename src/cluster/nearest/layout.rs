@@ -61,6 +61,20 @@ impl Layout {
         (place / COLUMNS, place % COLUMNS)
     }
 
+    /// The largest of some distances, one for each centroid, in each group; 0 only where all are.
+    pub fn largest(&self, distances: &[f64], unit: Unit) -> Vec<u16> {
+        let largest = |members: &[u32]| {
+            let distances = members.iter().map(|&centroid| distances[centroid as usize]);
+            distances.fold(0.0, f64::max)
+        };
+        self.members()
+            .map(|members| match largest(members) {
+                0.0 => 0,
+                distance => unit.above(distance),
+            })
+            .collect()
+    }
+
     /// The centroids of each group.
     pub fn members(&self) -> impl Iterator<Item = &[u32]> {
         self.order.chunks(self.group_size())

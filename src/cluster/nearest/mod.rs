@@ -5,8 +5,8 @@
 //! to each *group* of centroids. When centroids move, a bound falls by the largest movement of the
 //! group, and only groups that can then hold a centroid nearer than the point's own are searched
 //! (Elkan, ICML 2003; with groups: Ding et al., Yinyang K-Means, ICML 2015). A group is a panel of
-//! the kernel, or a few where memory is short. Once many centroids no longer move at all, they are
-//! put into panels of their own, whose bounds then stay.
+//! the kernel, or a few where memory is short. Centroids that move alike are put together where that
+//! pays: those at rest, soon the most of them, then have groups whose bounds stay.
 //!
 //! Labels are those of a brute-force search in f64, whatever was skipped. Memory: 2 bytes for each
 //! point and group, at most a quarter of the points' own memory and 80 MiB; a second copy of the
@@ -14,6 +14,8 @@
 
 mod block;
 mod layout;
+
+use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
@@ -23,10 +25,10 @@ use layout::{Layout, Unit};
 
 /// Points that one thread handles at a time; their scaled copies stay in its cache.
 const BLOCK: usize = 256;
-/// Centroids at rest are put together once they are at least this share, if at least this share of
-/// all groups was searched before.
-const AT_REST: f64 = 0.3;
-const SEARCHED: f64 = 0.5;
+/// Centroids are put into other groups where that leaves at most this share of the work, as seen by
+/// so many points.
+const SAVING: f64 = 0.75;
+const SAMPLE: usize = 500;
 
 /// Points with their labels, and what is known of their distances.
 #[derive(Debug)]
@@ -41,7 +43,6 @@ pub struct Search<'a> {
     /// The centroids of the last assignment; empty before the first.
     centroids: Vec<f32>,
     layout: Layout,
-    reordered: bool,
     unit: Unit,
     /// `[n, groups]`: no centroid of the group but the point's own is nearer, in units.
     bounds: Vec<u16>,
@@ -61,7 +62,6 @@ impl<'a> Search<'a> {
             labels: vec![0; norms.len()],
             own: vec![0.0; norms.len()],
             centroids: Vec::new(),
-            reordered: false,
             unit: Unit::new(largest(&norms)),
             bounds: vec![0; norms.len() * layout.groups()],
             layout,
@@ -100,17 +100,17 @@ impl<'a> Search<'a> {
     pub fn assign(&mut self, centroids: &[f32]) -> usize {
         assert_eq!(centroids.len(), self.layout.order.len() * self.d);
         let drifts = self.drifts(centroids);
+        let mut prepared = Centroids::new(centroids, self.d);
         if let Some(drifts) = &drifts {
-            self.put_those_at_rest_together(drifts);
+            self.regroup(drifts, &prepared);
         }
         let moves = drifts.map(|drifts| Moves {
-            of_groups: self.of_groups(&drifts),
+            of_groups: self.layout.largest(&drifts, self.unit),
             at_all: drifts.iter().map(|&drift| drift > 0.0).collect(),
         });
-        let prepared = Centroids::new(centroids, self.d, &self.layout);
+        prepared.pack(&self.layout);
         if moves.is_none() {
-            let norm = largest(&norms(centroids, self.d));
-            self.unit = Unit::new(norm.max(largest(&self.norms)));
+            self.unit = Unit::new(prepared.largest_norm().max(largest(&self.norms)));
         }
         let (d, groups, unit, path) = (self.d, self.layout.groups(), self.unit, self.path);
         let size = block_size(self.norms.len());
@@ -159,56 +159,57 @@ impl<'a> Search<'a> {
         (!self.centroids.is_empty()).then(|| pairs.map(moved).collect())
     }
 
-    /// The largest movement in each group, in units; 0 only where none has moved.
-    fn of_groups(&self, drifts: &[f64]) -> Vec<u16> {
-        let largest = |members: &[u32]| {
-            let drifts = members.iter().map(|&centroid| drifts[centroid as usize]);
-            drifts.fold(0.0, f64::max)
-        };
-        self.layout
-            .members()
-            .map(|members| match largest(members) {
-                0.0 => 0,
-                drift => self.unit.above(drift),
-            })
-            .collect()
-    }
-
-    fn put_those_at_rest_together(&mut self, drifts: &[f64]) {
-        let resting = drifts.iter().filter(|&&drift| drift == 0.0).count();
-        if self.reordered
-            || (resting as f64) < AT_REST * drifts.len() as f64
-            || self.searched < SEARCHED
-        {
-            return;
-        }
-        self.reordered = true;
+    /// Puts centroids that have moved alike into the same groups, where a sample of the points says that
+    /// this saves work.
+    fn regroup(&mut self, drifts: &[f64], centroids: &Centroids) {
         let mut order: Vec<u32> = (0..drifts.len() as u32).collect();
         order.sort_by(|&a, &b| drifts[b as usize].total_cmp(&drifts[a as usize]));
         let next = self.layout.reordered(order);
-        // A new group's bound is the least of those that its members had.
-        let sources: Vec<Vec<usize>> = next
-            .members()
-            .map(|members| {
-                let mut groups: Vec<usize> = members
-                    .iter()
-                    .map(|&centroid| self.layout.group_of(centroid))
-                    .collect();
-                groups.sort_unstable();
-                groups.dedup();
-                groups
-            })
-            .collect();
+        let sources = sources(&self.layout, &next);
+        let (now, then) = (
+            self.layout.largest(drifts, self.unit),
+            next.largest(drifts, self.unit),
+        );
+        let (mut stay, mut change) = (0, 0);
+        let groups = self.layout.groups();
+        for row in (0..self.norms.len()).step_by((self.norms.len() / SAMPLE).max(1)) {
+            let point = &self.points[row * self.d..][..self.d];
+            let own = centroids.exact_score(point, self.labels[row]);
+            let own = self.unit.above(block::distance(self.norms[row], own));
+            let bounds = &self.bounds[row * groups..][..groups];
+            let open = |bounds: &[u16], drifts: &[u16]| {
+                let pairs = bounds.iter().zip(drifts);
+                pairs.filter(|(b, d)| b.saturating_sub(**d) <= own).count()
+            };
+            stay += open(bounds, &now);
+            change += open(&transferred(bounds, &sources), &then);
+        }
+        if change as f64 > SAVING * stay as f64 {
+            return;
+        }
         self.bounds
-            .par_chunks_exact_mut(next.groups())
-            .for_each(|bounds| {
-                let before = bounds.to_vec();
-                for (bound, groups) in bounds.iter_mut().zip(&sources) {
-                    *bound = groups.iter().map(|&group| before[group]).min().unwrap_or(0);
-                }
-            });
+            .par_chunks_exact_mut(groups)
+            .for_each(|bounds| bounds.copy_from_slice(&transferred(bounds, &sources)));
         self.layout = next;
     }
+}
+
+/// The groups that members of each new group were in.
+fn sources(before: &Layout, next: &Layout) -> Vec<Vec<usize>> {
+    let of_group = |members: &[u32]| {
+        let groups = members.iter().map(|&centroid| before.group_of(centroid));
+        groups.collect::<BTreeSet<usize>>().into_iter().collect()
+    };
+    next.members().map(of_group).collect()
+}
+
+/// A new group's bound is the least of those that its members had.
+fn transferred(bounds: &[u16], sources: &[Vec<usize>]) -> Vec<u16> {
+    let least = |groups: &Vec<usize>| groups.iter().map(|&group| bounds[group]).min();
+    sources
+        .iter()
+        .map(|groups| least(groups).unwrap_or(0))
+        .collect()
 }
 
 /// Blocks of equal work for a few times as many tasks as threads.
