@@ -310,6 +310,9 @@ pub struct Cluster {
     /// Write statistics (JSON)
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
+    /// Sinkhorn: sizes that differ by one at most, at the least cost
+    #[arg(long)]
+    pub exact_balance: bool,
     /// Sinkhorn: what the scores are [default: logits]
     #[arg(long, value_enum)]
     pub input: Option<Scores>,

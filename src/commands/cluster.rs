@@ -41,6 +41,9 @@ struct Stats {
     cost: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     newton_steps: Option<usize>,
+    /// Rows moved for exact balance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moved: Option<usize>,
     sizes: Vec<usize>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     history: Vec<Assignment>,
@@ -87,6 +90,7 @@ fn refuse_options_of_the_other_method(args: &cli::Cluster) -> Result<()> {
                 ("--input", args.input.is_some()),
                 ("--lambda", args.lambda.is_some()),
                 ("--solver", args.solver.is_some()),
+                ("--exact-balance", args.exact_balance),
             ],
         ),
         ClusterMethod::Sinkhorn => (
@@ -258,6 +262,7 @@ fn transport(args: &cli::Cluster, scores: &Tensor, ui: &Ui) -> Result<(Vec<RowLa
     let options = SinkhornOptions {
         lambda: args.lambda.unwrap_or(defaults.lambda),
         solver: args.solver.map_or(defaults.solver, Into::into),
+        exact_balance: args.exact_balance,
         tolerance: args.tolerance.unwrap_or(defaults.tolerance),
         max_iterations: args.iterations.unwrap_or(defaults.max_iterations),
         ..defaults
@@ -275,6 +280,7 @@ fn transport(args: &cli::Cluster, scores: &Tensor, ui: &Ui) -> Result<(Vec<RowLa
         error: Some(solved.error),
         cost: Some(solved.cost),
         newton_steps: Some(solved.newton_steps),
+        moved: args.exact_balance.then_some(solved.moved),
         sizes: solved.sizes,
         ..Stats::default()
     };

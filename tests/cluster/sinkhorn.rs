@@ -341,6 +341,81 @@ fn large_lambda_finds_the_optimal_assignment() {
 }
 
 #[test]
+fn exact_balance_is_the_optimum_whatever_lambda() {
+    for (seed, sizes) in (0..30).flat_map(|seed| [(seed, vec![3, 3]), (seed, vec![2, 2, 2])]) {
+        let log_p = log_softmax(700 + seed, 6, sizes.len(), 2.0);
+        let optimum = enumerate(&log_p, &sizes);
+        for lambda in [0.5, 10.0] {
+            let options = SinkhornOptions {
+                lambda,
+                max_iterations: 20,
+                exact_balance: true,
+                ..Default::default()
+            };
+            let transport = solve(&log_p, sizes.len(), &options).unwrap();
+            assert_eq!(transport.sizes, sizes);
+            assert_close(transport.cost, optimum.cost, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn sizes_that_cannot_be_equal_differ_by_one() {
+    // Seven points in three clusters: the best of the three ways to divide them.
+    for seed in 0..30 {
+        let log_p = log_softmax(800 + seed, 7, 3, 2.0);
+        let ways = [[3, 2, 2], [2, 3, 2], [2, 2, 3]];
+        let costs = ways.iter().map(|sizes| enumerate(&log_p, sizes).cost);
+        let best = costs.fold(f64::INFINITY, f64::min);
+        let options = SinkhornOptions {
+            exact_balance: true,
+            ..Default::default()
+        };
+        let transport = solve(&log_p, 3, &options).unwrap();
+        let mut sizes = transport.sizes.clone();
+        sizes.sort_unstable();
+        assert_eq!(sizes, [2, 2, 3]);
+        assert_close(transport.cost, best, 1e-6);
+    }
+}
+
+#[test]
+fn exact_balance_of_many_points_costs_little() {
+    let (n, k) = (5_000, 50);
+    let log_p = log_softmax(900, n, k, 1.5);
+    let plain = solve(&log_p, k, &SinkhornOptions::default()).unwrap();
+    let options = SinkhornOptions {
+        exact_balance: true,
+        ..Default::default()
+    };
+    let exact = solve(&log_p, k, &options).unwrap();
+    assert_eq!(exact.sizes, [n / k; 50]);
+    assert!(exact.moved > 0 && exact.moved < n / 20, "{}", exact.moved);
+    assert!(
+        exact.cost < plain.cost * 1.01,
+        "{} after {}",
+        exact.cost,
+        plain.cost
+    );
+    // A column that nobody can take.
+    let mut forbidden = log_p;
+    forbidden
+        .iter_mut()
+        .step_by(k)
+        .for_each(|p| *p = f32::NEG_INFINITY);
+    let options = SinkhornOptions {
+        max_iterations: 50,
+        exact_balance: true,
+        ..Default::default()
+    };
+    let error = solve(&forbidden, k, &options).unwrap_err();
+    assert!(
+        error.to_string().contains("no labels of equal sizes"),
+        "{error}"
+    );
+}
+
+#[test]
 fn the_cost_falls_to_the_optimum_as_lambda_grows() {
     for (log_p, sizes, optimum) in small_problems() {
         let k = sizes.len();

@@ -8,10 +8,13 @@
 //! - [`newton`]: Newton's method on the k column potentials, for scores on which the former takes
 //!   thousands of passes
 //!
-//! Both find the same scalings, and [`Solver::Auto`] takes the cheaper one. Memory: the scores and
+//! - [`balance`]: labels of exactly equal sizes, from those of either
+//!
+//! Both solvers find the same scalings, and [`Solver::Auto`] takes the cheaper one. Memory: the scores and
 //! one more matrix `[n, k] f32`. Blocks of rows are fixed and their sums are added in order, so the
 //! result does not depend on the number of threads.
 
+mod balance;
 mod newton;
 mod scaling;
 
@@ -64,6 +67,8 @@ pub struct SinkhornOptions {
     pub rows: Option<Vec<f64>>,
     /// Column sums, `k` of them, with the same total; uniform when absent.
     pub columns: Option<Vec<f64>>,
+    /// Labels whose sizes differ by one at most, at the least cost; for uniform marginals.
+    pub exact_balance: bool,
 }
 
 impl Default for SinkhornOptions {
@@ -76,6 +81,7 @@ impl Default for SinkhornOptions {
             solver: Solver::Auto,
             rows: None,
             columns: None,
+            exact_balance: false,
         }
     }
 }
@@ -87,8 +93,10 @@ pub struct Transport {
     pub log_scalings: Vec<f64>,
     /// `[n]`: the label of each row.
     pub labels: Vec<u32>,
-    /// Rows that took each label: balanced up to the rounding by argmax.
+    /// Rows that took each label: balanced up to the rounding by argmax, or exactly.
     pub sizes: Vec<usize>,
+    /// Rows whose label was changed for exact balance.
+    pub moved: usize,
     /// Passes over the matrix.
     pub iterations: usize,
     /// Those that were steps of Newton's method.
@@ -131,8 +139,23 @@ pub fn solve(
     let problem = Problem::new(log_p, k, options)?;
     let solution = problem.solve(options);
     let log_scalings = centred(solution.potentials);
-    let labels = problem.labels(&log_scalings);
+    let mut labels = problem.labels(&log_scalings);
     let n = problem.rows.len();
+    let mut moved = 0;
+    if options.exact_balance {
+        if options.rows.is_some() || options.columns.is_some() {
+            return Err(ClusterError::Options(
+                "labels of equal sizes need equal marginals".into(),
+            ));
+        }
+        moved = balance::equalise(log_p, k, &mut labels).ok_or_else(|| {
+            ClusterError::Options(
+                "probabilities of 0 leave no labels of equal sizes: give every row some chance \
+                 in more columns"
+                    .into(),
+            )
+        })?;
+    }
     let mut sizes = vec![0; k];
     let mut cost = 0.0;
     for (row, &label) in labels.iter().enumerate() {
@@ -143,6 +166,7 @@ pub fn solve(
         log_scalings,
         labels,
         sizes,
+        moved,
         iterations: solution.iterations,
         newton_steps: solution.newton_steps,
         error: solution.error,
