@@ -42,6 +42,8 @@ pub enum Command {
     Features(Features),
     /// Cluster any features from a .npy file
     Cluster(Box<Cluster>),
+    /// Optimal transport: what goes from where to where at the least cost
+    Transport(Transport),
     /// Measure features and labels where folder names are classes
     Eval(Eval),
     /// Write a run's HTML report
@@ -334,6 +336,35 @@ Examples:
   ssl-cluster cluster scores.npy --method sinkhorn --lambda 25 --stats stats.json
 
 Each line on stdout is {\"index\":0,\"label\":17,\"distance\":0.41}; index counts the rows from 0.";
+
+/// Optimal transport: what goes from where to where at the least cost.
+#[derive(Debug, Args)]
+#[command(after_help = TRANSPORT_EXAMPLES)]
+pub struct Transport {
+    /// Costs, a row for each supplier and a column for each consumer (.csv, .npy, .jsonl; `-`: stdin)
+    pub costs: PathBuf,
+    /// What each supplier has, separated by commas [default: equal shares of 1]
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    pub supply: Option<Vec<f64>>,
+    /// What each consumer wants, separated by commas [default: equal shares of 1]
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    pub demand: Option<Vec<f64>>,
+    /// Spread the plan by entropy: smaller values spread more
+    #[arg(long)]
+    pub lambda: Option<f64>,
+    /// Solve exactly even where there are more than 10,000 entries
+    #[arg(long, conflicts_with = "lambda")]
+    pub exact: bool,
+}
+
+const TRANSPORT_EXAMPLES: &str = "\
+Two warehouses hold 25 laptops each, two shops want 25 each; a laptop costs 1 from the first
+warehouse to the first shop and 3 to the second, 2 and 1 from the second warehouse:
+  printf '1,3\\n2,1\\n' | ssl-cluster transport - --supply 25,25 --demand 25,25
+  {\"cost\":50.0,\"exact\":true,\"plan\":[[25.0,0.0],[0.0,25.0]]}
+
+With entropy, some laptops go the longer way:
+  printf '1,3\\n2,1\\n' | ssl-cluster transport - --supply 25,25 --demand 25,25 --lambda 1";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ClusterMethod {

@@ -5,6 +5,7 @@
 //! - [`nearest`]: its exact search for the nearest centroids on a CPU, on the products of [`kernel`]
 //! - [`linfa`]: the same through `linfa-clustering`, as a reference and for k-means++
 //! - [`sinkhorn`]: equal-sized labels as an optimal-transport problem (SeLa's label step)
+//! - [`transport`]: optimal transport by itself, exact for small problems
 //! - [`assigner`]: labels for new points from what clustering learned
 //! - [`metrics`]: NMI, ARI, matched accuracy, purity
 
@@ -22,6 +23,7 @@ pub mod nearest;
 pub mod points;
 pub mod preprocess;
 pub mod sinkhorn;
+pub mod transport;
 
 /// Why points could not be clustered.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

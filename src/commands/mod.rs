@@ -11,6 +11,7 @@ mod methods;
 mod output;
 mod report;
 mod train;
+mod transport;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -77,6 +78,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitStatus> {
         Command::Assign(args) => assign::run(args, ui),
         Command::Features(args) => features::run(args, ui),
         Command::Cluster(args) => cluster::run(*args, ui),
+        Command::Transport(args) => transport::run(args),
         Command::Eval(args) => eval::run(args, ui),
         Command::Report(args) => report::run(args, ui),
         Command::Methods => methods::run(),

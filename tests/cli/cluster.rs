@@ -299,3 +299,33 @@ fn options_of_the_other_method_are_refused() {
             .stderr(contains(name).and(contains("--method")));
     }
 }
+
+#[test]
+fn transport_answers_the_example_of_its_help() {
+    let run = |args: &[&str]| {
+        ssl_cluster(&["transport", "-", "--supply", "25,25"])
+            .args(args)
+            .write_stdin("1,3\n2,1\n")
+            .output()
+            .unwrap()
+    };
+    let exact = json_lines(&run(&["--demand", "25,25"]).stdout);
+    assert_eq!(exact[0]["cost"], 50.0);
+    assert_eq!(exact[0]["exact"], true);
+    assert_eq!(
+        exact[0]["plan"],
+        serde_json::json!([[25.0, 0.0], [0.0, 25.0]])
+    );
+    let smooth = json_lines(&run(&["--demand", "25,25", "--lambda", "1"]).stdout);
+    assert!(smooth[0]["cost"].as_f64().unwrap() > 60.0);
+    for (demand, message) in [
+        ("25,26", "the supply is 50 in all, the demand 51"),
+        ("50", "--demand has 1 amounts, the costs have 2 columns"),
+        ("75,-25", "an amount is -25"),
+    ] {
+        let output = run(&["--demand", demand]);
+        assert_eq!(output.status.code(), Some(2), "{demand}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains(message), "{stderr}");
+    }
+}

@@ -5,6 +5,8 @@ use rand::Rng;
 use ssl_cluster::cluster::ClusterError;
 use ssl_cluster::cluster::sinkhorn::{SinkhornOptions, Transport, plan, solve};
 
+use ssl_cluster::cluster::transport::{Method, transport};
+
 use super::{assert_close, count, generator, normal};
 
 /// Log-probabilities of `n` points with logits of the given spread, row-major.
@@ -480,6 +482,38 @@ fn laptops_from_unequal_warehouses() {
     };
     let plan = plan(&log_p, 2, &options).unwrap();
     assert_all_close(&plan, &[10.0, 20.0, 0.0, 20.0], 1e-3);
+}
+
+#[test]
+fn the_linear_program_agrees_with_every_assignment_and_with_large_lambda() {
+    for (log_p, sizes, optimum) in small_problems() {
+        let costs: Vec<f64> = log_p.iter().map(|p| -f64::from(*p)).collect();
+        let (supply, demand) = (
+            vec![1.0; 6],
+            sizes.iter().map(|&s| s as f64).collect::<Vec<_>>(),
+        );
+        let exact = transport(&costs, &supply, &demand, Method::Exact).unwrap();
+        assert_close(exact.cost, 6.0 * optimum.cost, 1e-6);
+        let (rows, columns) = sums(&exact.amounts, demand.len());
+        assert_all_close(&rows, &supply, 1e-9);
+        assert_all_close(&columns, &demand, 1e-9);
+        let smooth = transport(&costs, &supply, &demand, Method::Sinkhorn { lambda: 200.0 });
+        assert_close(smooth.unwrap().cost, exact.cost, 0.02);
+    }
+    // Amounts that are no whole numbers, many of them.
+    let (supply, demand) = (vec![0.1; 30], vec![0.12; 25]);
+    let costs: Vec<f64> = normal(5, 30, 25).into_iter().flatten().collect();
+    let exact = transport(&costs, &supply, &demand, Method::Auto).unwrap();
+    let smooth = transport(&costs, &supply, &demand, Method::Sinkhorn { lambda: 100.0 }).unwrap();
+    assert!(exact.cost <= smooth.cost && smooth.cost < exact.cost + 0.05);
+    assert!(
+        exact
+            .amounts
+            .iter()
+            .filter(|&&amount| amount > 1e-9)
+            .count()
+            <= 54
+    );
 }
 
 // Extremes.
