@@ -38,11 +38,13 @@ def mixture(n, d, k, seed=0):
     return centres[rng.integers(0, k, n)] + 0.5 * rng.standard_normal((n, d), dtype=np.float32)
 
 
-def confident(n, k, spread, seed=0):
-    """Log-probabilities of a network that is sure of itself, and prefers some columns."""
+def scores(n, k, spread, seed=0):
+    """Log-probabilities of a network that sees 16 directions and prefers some columns."""
     rng = np.random.default_rng(seed)
-    logits = spread * rng.standard_normal((n, k), dtype=np.float32)
+    features = rng.standard_normal((n, 16), dtype=np.float32)
+    logits = spread * features @ (rng.standard_normal((16, k), dtype=np.float32) / 4)
     logits += rng.standard_normal(k, dtype=np.float32)
+    logits -= logits.max(1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(1, keepdims=True))
 
 
@@ -54,7 +56,7 @@ def run(binary, *args):
             return json.load(file)
 
 
-def kmeans(binary, folder, points, k, repeats):
+def kmeans(binary, folder, points, k, repeats, *more):
     n, d = points.shape
     start = points[np.random.default_rng(1).choice(n, k, replace=False)].copy()
     features, init = f"{folder}/x.npy", f"{folder}/c.npy"
@@ -67,10 +69,10 @@ def kmeans(binary, folder, points, k, repeats):
         theirs.train(points, init_centroids=start)
         seconds = time.perf_counter() - began
         distances, _ = theirs.index.search(points, 1)
-        ours = run(binary, features, "-k", k, "--init", init, "--iterations", 20)
+        ours = run(binary, features, "-k", k, "--init", init, "--iterations", 20, *more)
         pairs.append((seconds, ours["seconds"]))
     quality = ours["objective"] / float(distances.astype(np.float64).sum())
-    return pairs, f"objective {quality:.5f} of faiss's"
+    return pairs, f"objective {quality:.5f} of faiss's, {ours['iterations']} iterations"
 
 
 def authors(log_p, lam, tolerance, limit):
@@ -118,10 +120,14 @@ def main():
             args.binary, f, normal(60_000, 256), 1000, args.repeats),
         "k-means, mixture, 200,000 x 128, k = 4096": lambda f: kmeans(
             args.binary, f, mixture(200_000, 128, 4096), 4096, args.repeats),
+        "k-means, the same with --empty farthest": lambda f: kmeans(
+            args.binary, f, mixture(200_000, 128, 4096), 4096, args.repeats, "--empty", "farthest"),
         "sinkhorn, 60,000 x 1000, λ = 25": lambda f: sinkhorn(
-            args.binary, f, confident(60_000, 1000, 0.1), 25, 1, 3000),
+            args.binary, f, scores(60_000, 1000, 1.0), 25, 1, 3000),
         "sinkhorn, confident, 60,000 x 128, λ = 25": lambda f: sinkhorn(
-            args.binary, f, confident(60_000, 128, 1.0), 25, 1, 1000),
+            args.binary, f, scores(60_000, 128, 4.0), 25, 1, 3000),
+        "sinkhorn, very confident, 60,000 x 128, λ = 25": lambda f: sinkhorn(
+            args.binary, f, scores(60_000, 128, 16.0), 25, 1, 3000),
     }
     if args.features:
         features = np.load(args.features).astype(np.float32)

@@ -65,8 +65,13 @@ pub fn run(args: cli::Cluster, ui: &Ui) -> Result<ExitStatus> {
     let empty = stats.sizes.iter().filter(|&&size| size == 0).count();
     if empty > 0 {
         ui.warn(&format!(
-            "{empty} of {} clusters are empty: too many rows are alike",
-            stats.sizes.len()
+            "{empty} of {} clusters are empty: {}",
+            stats.sizes.len(),
+            match args.method {
+                ClusterMethod::Kmeans => "too many rows are alike",
+                ClusterMethod::Sinkhorn =>
+                    "no row has its largest score there (see --exact-balance)",
+            }
         ));
     }
     if let Some(output) = of_stats {

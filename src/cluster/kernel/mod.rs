@@ -175,7 +175,9 @@ pub trait Products {
     fn tile(points: [&[i16]; ROWS], panel: &[i16]) -> Tile;
 }
 
-/// Work that is compiled once for each instruction set. `run` must be `#[inline(always)]`.
+/// Work that is compiled once for each instruction set: on products, or in loops that the compiler
+/// turns into vector instructions (the arithmetic is the same on each: Rust fuses nothing by itself).
+/// `run` must be `#[inline(always)]`.
 pub trait Work {
     type Output;
     fn run<P: Products>(self) -> Self::Output;

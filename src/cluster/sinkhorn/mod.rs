@@ -15,6 +15,7 @@
 //! result does not depend on the number of threads.
 
 mod balance;
+mod lanes;
 mod newton;
 mod scaling;
 
@@ -326,20 +327,6 @@ fn iterations_left(errors: &[f64], tolerance: f64) -> f64 {
         }
         _ => f64::INFINITY,
     }
-}
-
-/// A dot product in eight lanes, so that the compiler may use vector instructions.
-fn dot(a: &[f32], b: &[f64]) -> f64 {
-    let mut lanes = [0.0_f64; 8];
-    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest = a8.remainder().iter().zip(b8.remainder());
-    let tail: f64 = rest.map(|(&x, y)| f64::from(x) * y).sum();
-    for (x, y) in a8.zip(b8) {
-        for lane in 0..8 {
-            lanes[lane] += f64::from(x[lane]) * y[lane];
-        }
-    }
-    lanes.iter().sum::<f64>() + tail
 }
 
 /// The given marginal checked, or the uniform one; scaled to a total of 1 only when uniform.

@@ -22,8 +22,10 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
+use super::lanes::{dot, exp, highest, sum};
 use super::scaling::scale_columns;
-use super::{BLOCK, Problem, dot};
+use super::{BLOCK, Problem};
+use crate::cluster::kernel::{Path, Products, Work};
 
 /// Bytes of partial Hessians.
 const PARTIALS: usize = 64 << 20;
@@ -207,23 +209,15 @@ impl<'p> Newton<'p> {
             .zip(log_p.par_chunks(BLOCK * k))
             .zip(self.problem.rows.par_chunks(BLOCK))
             .map(|((plan, log_p), masses)| {
-                let mut block = Block::new(k, precise);
-                let mut scores = vec![0.0_f64; k];
-                let rows = plan.chunks_exact_mut(k).zip(log_p.chunks_exact(k));
-                for ((q, log_p), &mass) in rows.zip(masses) {
-                    for ((score, &p), v) in scores.iter_mut().zip(log_p).zip(v) {
-                        *score = lambda * f64::from(p) + v;
-                    }
-                    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                    scores.iter_mut().for_each(|score| *score -= top);
-                    let total = if precise {
-                        block.add_precisely(q, &mut scores, mass)
-                    } else {
-                        block.add(q, &scores, mass)
-                    };
-                    block.value += mass * (top + total.ln());
-                }
-                block
+                let rows = Rows {
+                    plan,
+                    log_p,
+                    masses,
+                    lambda,
+                    potentials: v,
+                    precise,
+                };
+                Path::best().run(rows)
             })
             .collect();
         let mut all = Block::new(k, precise);
@@ -268,10 +262,12 @@ impl<'p> Newton<'p> {
             .par_chunks(BLOCK * k)
             .zip(self.problem.rows.par_chunks(BLOCK))
             .map(|(plan, masses)| {
-                let rows = plan.chunks_exact(k).zip(masses);
-                rows.filter(|(_, mass)| **mass > 0.0)
-                    .map(|(q, mass)| (dot(q, &change) / mass.sqrt()).abs())
-                    .sum()
+                let change = &change;
+                Path::best().run(Change {
+                    plan,
+                    masses,
+                    change,
+                })
             })
             .collect();
         blocks.iter().sum()
@@ -305,6 +301,68 @@ impl<'p> Newton<'p> {
     }
 }
 
+/// `Σ_i |Σ_j Q_ij change_j|` over a block of rows.
+struct Change<'a> {
+    plan: &'a [f32],
+    masses: &'a [f64],
+    change: &'a [f64],
+}
+
+impl Work for Change<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<P: Products>(self) -> f64 {
+        let rows = self.plan.chunks_exact(self.change.len()).zip(self.masses);
+        let mut sum = 0.0;
+        for (q, &mass) in rows {
+            if mass > 0.0 {
+                sum += (dot(q, self.change) / mass.sqrt()).abs();
+            }
+        }
+        sum
+    }
+}
+
+/// Some rows, and where they are to be evaluated.
+struct Rows<'a> {
+    plan: &'a mut [f32],
+    log_p: &'a [f32],
+    masses: &'a [f64],
+    lambda: f64,
+    potentials: &'a [f64],
+    precise: bool,
+}
+
+impl Work for Rows<'_> {
+    type Output = Block;
+
+    #[inline(always)]
+    fn run<P: Products>(self) -> Block {
+        let k = self.potentials.len();
+        let mut block = Block::new(k, self.precise);
+        let mut scores = vec![0.0_f64; k];
+        let pairs = self
+            .plan
+            .chunks_exact_mut(k)
+            .zip(self.log_p.chunks_exact(k));
+        for ((q, log_p), &mass) in pairs.zip(self.masses) {
+            for ((score, &p), v) in scores.iter_mut().zip(log_p).zip(self.potentials) {
+                *score = self.lambda * f64::from(p) + v;
+            }
+            let top = highest(&scores);
+            scores.iter_mut().for_each(|score| *score -= top);
+            let total = if self.precise {
+                block.add_precisely(q, &mut scores, mass)
+            } else {
+                block.add(q, &scores, mass)
+            };
+            block.value += mass * (top + total.ln());
+        }
+        block
+    }
+}
+
 /// Sums over some rows.
 struct Block {
     /// `Σ_i a_i log Σ_j exp(...)`
@@ -333,11 +391,12 @@ impl Block {
 
     /// Adds a row with these `scores`, of which the largest is 0, and stores `sqrt(a) Q` in `q`.
     /// Returns the sum of the exponentials.
+    #[inline(always)]
     fn add(&mut self, q: &mut [f32], scores: &[f64], mass: f64) -> f64 {
         for (q, &score) in q.iter_mut().zip(scores) {
             *q = exp(score as f32);
         }
-        let total: f64 = q.iter().map(|&q| f64::from(q)).sum();
+        let total = sum(q);
         let root = mass.sqrt();
         let weight = (root / total) as f32;
         for (q, sum) in q.iter_mut().zip(&mut self.sums) {
@@ -383,40 +442,4 @@ fn descent(hessian: &Tensor, gradient: &[f64], damping: f64) -> Option<(Vec<f64>
     let predicted = -linear - 0.5 * quadratic;
     let values: Vec<f64> = Vec::try_from(&step).ok()?;
     (predicted > 0.0 && values.iter().all(|value| value.is_finite())).then_some((values, predicted))
-}
-
-/// `e^x` for x ≤ 0 to within 2e-7 of the value, and 0 below −87; written so that the compiler may
-/// use vector instructions.
-fn exp(x: f32) -> f32 {
-    // Adding 1.5 · 2^23 rounds to an integer, which then stands in the lowest bits.
-    const ROUND: f32 = 12_582_912.0;
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    let shifted = x.max(-87.0) * std::f32::consts::LOG2_E + ROUND;
-    let whole = shifted - ROUND;
-    let r = x.max(-87.0) - whole * LN2_HIGH - whole * LN2_LOW;
-    let series = 1.0
-        + r * (1.0
-            + r * (0.5
-                + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0))))));
-    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-    if x < -87.0 { 0.0 } else { series * power }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::exp;
-
-    #[test]
-    fn exp_is_exact_to_single_precision() {
-        for step in 0..=87_000 {
-            let x = -(step as f32) / 1000.0;
-            let exact = f64::from(x).exp();
-            let error = (f64::from(exp(x)) - exact).abs() / exact;
-            assert!(error < 2.5e-7, "exp({x}): {error}");
-        }
-        assert_eq!(exp(0.0), 1.0);
-        assert_eq!(exp(-1e4), 0.0);
-        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
-    }
 }

@@ -10,7 +10,9 @@
 
 use rayon::prelude::*;
 
-use super::{BLOCK, Problem, dot};
+use super::lanes::{dot, exp, highest};
+use super::{BLOCK, Problem};
+use crate::cluster::kernel::{Path, Products, Work};
 
 /// Column potentials move by at most this (natural logarithm) between absorptions: well inside the
 /// range of f32 (about ±87) on top of a matrix whose row maxima are 1.
@@ -93,16 +95,17 @@ impl<'p> Scaling<'p> {
         } = *self.problem;
         let absorbed = &self.absorbed;
         self.scaled
-            .par_chunks_exact_mut(k)
-            .zip(log_p.par_chunks_exact(k))
-            .zip(&mut self.tops)
-            .with_min_len(BLOCK)
-            .for_each(|((scaled, log_p), top)| {
-                let score = |j: usize| lambda * f64::from(log_p[j]) + absorbed[j];
-                *top = (0..k).map(score).fold(f64::NEG_INFINITY, f64::max);
-                for (j, value) in scaled.iter_mut().enumerate() {
-                    *value = ((score(j) - *top) as f32).exp();
-                }
+            .par_chunks_mut(BLOCK * k)
+            .zip(log_p.par_chunks(BLOCK * k))
+            .zip(self.tops.par_chunks_mut(BLOCK))
+            .for_each(|((scaled, log_p), tops)| {
+                Path::best().run(Absorb {
+                    scaled,
+                    log_p,
+                    tops,
+                    lambda,
+                    absorbed,
+                });
             });
     }
 
@@ -122,17 +125,12 @@ impl<'p> Scaling<'p> {
             .par_chunks(BLOCK * k)
             .zip(masses.zip(self.tops.par_chunks(BLOCK)))
             .map(|(block, (masses, tops))| {
-                let mut sums = vec![0.0; k];
-                let mut logs = Vec::with_capacity(masses.len());
-                for ((row, &mass), top) in block.chunks_exact(k).zip(masses).zip(tops) {
-                    let total = dot(row, &scale);
-                    let weight = mass / total;
-                    for (sum, &value) in sums.iter_mut().zip(row) {
-                        *sum += weight * f64::from(value);
-                    }
-                    logs.push(total.ln() + top);
-                }
-                (sums, logs)
+                Path::best().run(Pass {
+                    block,
+                    masses,
+                    tops,
+                    scale: &scale,
+                })
             })
             .collect();
         let mut columns = vec![0.0; k];
@@ -157,6 +155,68 @@ impl<'p> Scaling<'p> {
         if self.potentials.iter().zip(&self.absorbed).any(moved) {
             self.absorb();
         }
+    }
+}
+
+/// `exp(λ log P_ij + absorbed_j − top_i)` for a block of rows, and their maxima.
+struct Absorb<'a> {
+    scaled: &'a mut [f32],
+    log_p: &'a [f32],
+    tops: &'a mut [f64],
+    lambda: f64,
+    absorbed: &'a [f64],
+}
+
+impl Work for Absorb<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<P: Products>(self) {
+        let k = self.absorbed.len();
+        let mut scores = vec![0.0; k];
+        let rows = self
+            .scaled
+            .chunks_exact_mut(k)
+            .zip(self.log_p.chunks_exact(k));
+        for ((scaled, log_p), top) in rows.zip(self.tops) {
+            for ((score, &p), v) in scores.iter_mut().zip(log_p).zip(self.absorbed) {
+                *score = self.lambda * f64::from(p) + v;
+            }
+            *top = highest(&scores);
+            for (value, score) in scaled.iter_mut().zip(&scores) {
+                *value = exp((score - *top) as f32);
+            }
+        }
+    }
+}
+
+/// A block of rows to be scaled to their marginals.
+struct Pass<'a> {
+    block: &'a [f32],
+    masses: &'a [f64],
+    tops: &'a [f64],
+    scale: &'a [f64],
+}
+
+impl Work for Pass<'_> {
+    /// The block's part of the column sums, and the logarithms of its row sums.
+    type Output = (Vec<f64>, Vec<f64>);
+
+    #[inline(always)]
+    fn run<P: Products>(self) -> Self::Output {
+        let k = self.scale.len();
+        let mut sums = vec![0.0; k];
+        let mut logs = Vec::with_capacity(self.masses.len());
+        let rows = self.block.chunks_exact(k).zip(self.masses);
+        for ((row, &mass), top) in rows.zip(self.tops) {
+            let total = dot(row, self.scale);
+            let weight = mass / total;
+            for (sum, &value) in sums.iter_mut().zip(row) {
+                *sum += weight * f64::from(value);
+            }
+            logs.push(total.ln() + top);
+        }
+        (sums, logs)
     }
 }
 
