@@ -4,7 +4,7 @@
 //! Given log-probabilities `[n, k]`, find row and column scalings of `P^λ` such that row `i` sums to
 //! `a_i` and column `j` to `b_j`; point `i` then takes the label `argmax_j r_j P_ij^λ`.
 //!
-//! - [`scaling`]: Sinkhorn-Knopp, the published algorithm
+//! - [`scaling`]: Sinkhorn-Knopp, the published algorithm, or accelerated ([`anderson`])
 //! - [`newton`]: Newton's method on the k column potentials, for scores on which the former takes
 //!   thousands of passes
 //!
@@ -14,6 +14,7 @@
 //! one more matrix `[n, k] f32`. Blocks of rows are fixed and their sums are added in order, so the
 //! result does not depend on the number of threads.
 
+mod anderson;
 mod balance;
 mod lanes;
 mod newton;
@@ -44,7 +45,7 @@ const NEWTON_COLUMN: f64 = 1.0 / 50.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Solver {
-    /// Sinkhorn-Knopp where it converges soon, Newton's method otherwise.
+    /// Sinkhorn-Knopp, accelerated, where it converges soon; Newton's method otherwise.
     #[default]
     Auto,
     /// The published algorithm.
@@ -217,7 +218,7 @@ impl<'a> Problem<'a> {
             row.iter().any(|p| p.is_nan() || *p == f32::INFINITY)
                 || row.iter().all(|p| *p == f32::NEG_INFINITY)
         };
-        if let Some(row) = log_p.chunks_exact(k).position(bad) {
+        if let Some(row) = log_p.par_chunks_exact(k).position_first(bad) {
             return Err(ClusterError::NotFinite { row });
         }
         let rows = marginal(options.rows.as_deref(), log_p.len() / k, "rows")?;
@@ -244,7 +245,7 @@ impl<'a> Problem<'a> {
         if options.solver == Solver::Newton && within_reach {
             return self.newton(vec![0.0; self.k], 0, options);
         }
-        let mut scaling = Scaling::new(self);
+        let mut scaling = Scaling::new(self, options.solver != Solver::Sinkhorn);
         if options.solver == Solver::Auto && within_reach && most > TRIAL {
             let converged = scaling.run(tolerance, TRIAL);
             let newton = NEWTON_STEPS * (NEWTON_PASS + NEWTON_COLUMN * self.k as f64);

@@ -10,6 +10,7 @@
 
 use rayon::prelude::*;
 
+use super::anderson::Anderson;
 use super::lanes::{dot, exp, highest};
 use super::{BLOCK, Problem};
 use crate::cluster::kernel::{Path, Products, Work};
@@ -32,6 +33,7 @@ pub(super) struct Scaling<'p> {
     scaled: Vec<f32>,
     /// The row maxima of the exponent.
     tops: Vec<f64>,
+    acceleration: Option<Anderson>,
     /// The logarithms of the row sums of `P^λ r` one iteration ago.
     before: Vec<f64>,
     pub iterations: usize,
@@ -40,13 +42,15 @@ pub(super) struct Scaling<'p> {
 }
 
 impl<'p> Scaling<'p> {
-    pub fn new(problem: &'p Problem) -> Self {
+    /// Potentials of zero. Plainly, the algorithm is the published one.
+    pub fn new(problem: &'p Problem, accelerated: bool) -> Self {
         let mut scaling = Self {
             problem,
             potentials: vec![0.0; problem.k],
             absorbed: vec![0.0; problem.k],
             scaled: vec![0.0; problem.log_p.len()],
             tops: vec![0.0; problem.rows.len()],
+            acceleration: accelerated.then(Anderson::default),
             before: Vec::new(),
             iterations: 0,
             errors: Vec::new(),
@@ -69,7 +73,9 @@ impl<'p> Scaling<'p> {
                     .push(log_row_sums.iter().zip(&self.before).map(change).sum());
             }
             self.before = log_row_sums;
-            self.update(&column_sums);
+            // The criterion compares the row scalings before and after a plain step.
+            let tested_next = (self.iterations + 1).is_multiple_of(TEST_EVERY);
+            self.update(&column_sums, tested_next || self.iterations + 1 == most);
             if test && self.error() <= tolerance {
                 return true;
             }
@@ -148,9 +154,20 @@ impl<'p> Scaling<'p> {
         (columns, logs)
     }
 
-    /// Scales the columns to their marginals.
-    fn update(&mut self, column_sums: &[f64]) {
-        scale_columns(&mut self.potentials, column_sums, &self.problem.columns);
+    /// Scales the columns to their marginals, or steps on to where that leads.
+    fn update(&mut self, column_sums: &[f64], plain: bool) {
+        let mut scaled = self.potentials.clone();
+        scale_columns(&mut scaled, column_sums, &self.problem.columns);
+        if let Some(anderson) = self.acceleration.as_mut() {
+            let pairs = scaled.iter().zip(&self.potentials);
+            let mut step: Vec<f64> = pairs.map(|(after, before)| after - before).collect();
+            anderson.improve(&self.potentials, &mut step);
+            if !plain {
+                let pairs = self.potentials.iter().zip(&step);
+                scaled = pairs.map(|(before, step)| before + step).collect();
+            }
+        }
+        self.potentials = scaled;
         let moved = |(v, w): (&f64, &f64)| (v - w).abs() > ABSORB;
         if self.potentials.iter().zip(&self.absorbed).any(moved) {
             self.absorb();
