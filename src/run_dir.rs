@@ -210,42 +210,64 @@ impl RunDir {
 /// the new one. Folders on the way are made. Devices and pipes are written to.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> std::io::Result<()> {
-        if is_special(path) {
-            return File::options().write(true).open(path)?.write_all(bytes);
-        }
-        let directory = directory_of(path);
-        std::fs::create_dir_all(directory)?;
-        let mut file = temporary_in(directory)?;
-        file.write_all(bytes)?;
-        persist(file, path)
+        std::fs::create_dir_all(directory_of(path))?;
+        let mut replacement = Replacement::open(path)?;
+        replacement.file().write_all(bytes)?;
+        replacement.commit()
     };
     write().with_context(|| format!("cannot write '{}'", path.display()))
 }
 
-/// Whether a device or a pipe stands at `path`: it must not be replaced by a file.
-pub fn is_special(path: &Path) -> bool {
-    path.metadata()
-        .is_ok_and(|found| !found.is_file() && !found.is_dir())
+/// A file that appears at its place when it is complete, or a device or pipe, which must not be
+/// replaced by a file and is written directly.
+#[derive(Debug)]
+pub enum Replacement {
+    File {
+        path: PathBuf,
+        temporary: NamedTempFile,
+    },
+    Special(File),
 }
 
-/// A file beside its future place.
-pub fn temporary_in(directory: &Path) -> std::io::Result<NamedTempFile> {
-    // tempfile's files are private; ours get the mode that the user's umask gives.
-    tempfile::Builder::new()
-        .prefix(".ssl-cluster-")
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(directory)
-}
+impl Replacement {
+    /// For `path`, whose folder must exist.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        let special = |found: std::fs::Metadata| !found.is_file() && !found.is_dir();
+        if path.metadata().is_ok_and(special) {
+            return Ok(Self::Special(File::options().write(true).open(path)?));
+        }
+        // tempfile's files are private; ours get the mode that the user's umask gives.
+        let temporary = tempfile::Builder::new()
+            .prefix(".ssl-cluster-")
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(directory_of(path))?;
+        Ok(Self::File {
+            path: path.into(),
+            temporary,
+        })
+    }
 
-/// Puts a finished temporary file at `path`, on disk before its name is.
-pub fn persist(file: NamedTempFile, path: &Path) -> std::io::Result<()> {
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    File::open(directory_of(path))?.sync_all()
+    /// Where the bytes go.
+    pub fn file(&mut self) -> &mut File {
+        match self {
+            Self::File { temporary, .. } => temporary.as_file_mut(),
+            Self::Special(file) => file,
+        }
+    }
+
+    /// Everything was written: on disk before its name is.
+    pub fn commit(self) -> std::io::Result<()> {
+        let Self::File { path, temporary } = self else {
+            return Ok(());
+        };
+        temporary.as_file().sync_all()?;
+        temporary.persist(&path).map_err(|error| error.error)?;
+        File::open(directory_of(&path))?.sync_all()
+    }
 }
 
 /// The directory that holds `path`.
-pub fn directory_of(path: &Path) -> &Path {
+fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -8,11 +8,11 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::output::Output;
-use super::{ExitStatus, machine, matrix};
+use super::{ExitStatus, machine, matrix, mended_by_options};
 use crate::cli::{self, ClusterMethod, Scores};
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::cluster::sinkhorn::{self, SinkhornOptions};
-use crate::cluster::{self, Assignment, ClusterError, ENGINES, Init, KMeansOptions};
+use crate::cluster::{self, Assignment, ENGINES, Init, KMeansOptions};
 use crate::error::usage;
 use crate::monitor::Monitor;
 use crate::ui::Ui;
@@ -120,16 +120,6 @@ fn refuse_options_of_the_other_method(args: &cli::Cluster) -> Result<()> {
     match given.into_iter().find(|(_, given)| *given) {
         Some((name, _)) => Err(usage(format!("{name} belongs to --method {other}"))),
         None => Ok(()),
-    }
-}
-
-/// What the user can mend by other options is wrong usage.
-fn mended_by_options(error: ClusterError) -> anyhow::Error {
-    match error {
-        ClusterError::Options(_) | ClusterError::NoClusters | ClusterError::TooFewPoints { .. } => {
-            usage(error.to_string())
-        }
-        other => other.into(),
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
-use super::labeller::{Extractor, assigner, build, open};
+use super::labeller::{Extractor, assigner, initial, open};
 use super::{ExitStatus, find_images, images_of_run, machine, report_skipped};
 use crate::cli;
 use crate::cluster::assigner::FeatureKind;
@@ -104,12 +104,8 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
     report.insert("knn_accuracy".into(), rounded(plain));
     report.insert("knn_accuracy_whitened".into(), rounded(whitened));
     if args.untrained {
-        let network = build(&config, device)?;
-        if let Some(init) = &config.model.init {
-            network.load(init)?;
-        }
         let fresh = Extractor {
-            network,
+            network: initial(&config, device)?,
             size: config.data.size,
             store: config.data.store,
         };

@@ -161,6 +161,15 @@ pub fn build(config: &Config, device: Device) -> Result<Network> {
     )?)
 }
 
+/// The network that a run begins with: untrained, or with the weights that `config` names.
+pub fn initial(config: &Config, device: Device) -> Result<Network> {
+    let network = build(config, device)?;
+    if let Some(init) = &config.model.init {
+        network.load(init)?;
+    }
+    Ok(network)
+}
+
 /// The usage error for a backbone that does not exist.
 pub fn unknown_arch(name: &str) -> anyhow::Error {
     let known: Vec<&str> = model::BACKBONES.iter().map(|entry| entry.name).collect();

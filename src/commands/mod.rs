@@ -25,10 +25,11 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command, Machine};
+use crate::cluster::ClusterError;
 use crate::config::Config;
 use crate::data::source::{EXTENSIONS, ImageSet};
 use crate::device;
-use crate::error::Error;
+use crate::error::{Error, usage};
 use crate::monitor::{Interrupted, Monitor};
 use crate::ui::Ui;
 
@@ -191,6 +192,16 @@ fn images_of_run(config: &Config) -> Result<ImageSet> {
         ImageSet::find_from(input, directory.unwrap_or(Path::new("")))?,
         input,
     )
+}
+
+/// What the user can mend by other options is wrong usage.
+fn mended_by_options(error: ClusterError) -> anyhow::Error {
+    match error {
+        ClusterError::Options(_) | ClusterError::NoClusters | ClusterError::TooFewPoints { .. } => {
+            usage(error.to_string())
+        }
+        other => other.into(),
+    }
 }
 
 /// Sets the threads and gives the device.

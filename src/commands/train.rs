@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tch::Device;
 
-use super::labeller::{build, none_readable, unknown_arch};
+use super::labeller::{build, initial, none_readable, unknown_arch};
 use super::{ExitStatus, find_images, images_of_run, report, report_skipped};
 use crate::cli;
 use crate::cluster::ENGINES;
@@ -150,11 +150,11 @@ fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
             config.run.images
         );
     }
-    let network = build(&config, device)?;
     let begun = run.checkpoint().is_file();
-    if !begun && let Some(init) = &config.model.init {
-        network.load(init)?;
-    }
+    let network = match begun {
+        true => build(&config, device)?,
+        false => initial(&config, device)?,
+    };
     ui.heading(&format!(
         "{} {} on {}",
         if begun {
@@ -287,7 +287,7 @@ fn announce(entry: &MethodEntry, set: &ImageSet, choices: &[Choice], device: Dev
 
 /// What was typed, over what `--config` says.
 fn settings(args: &cli::Train) -> Result<Settings> {
-    let file = match &args.config {
+    let mut file = match &args.config {
         None => Settings::default(),
         Some(path) => {
             let text = std::fs::read_to_string(path)
@@ -296,7 +296,6 @@ fn settings(args: &cli::Train) -> Result<Settings> {
                 .map_err(|error| usage(format!("'{}': {error}", path.display())))?
         }
     };
-    let mut file = file;
     if args.method.is_some() && args.method != file.train.method {
         // The other method's own options mean nothing to this one.
         file.method = toml::Table::new();

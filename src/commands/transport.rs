@@ -6,9 +6,8 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tch::Kind;
 
-use super::{ExitStatus, matrix};
+use super::{ExitStatus, matrix, mended_by_options};
 use crate::cli;
-use crate::cluster::ClusterError;
 use crate::cluster::transport::{Method, transport};
 use crate::error::usage;
 
@@ -35,10 +34,7 @@ pub fn run(args: cli::Transport) -> Result<ExitStatus> {
         (None, false) => Method::Auto,
     };
     let plan = transport(&costs, &supply, &demand, method)
-        .map_err(|error| match error {
-            ClusterError::Options(text) => usage(text),
-            other => other.into(),
-        })
+        .map_err(mended_by_options)
         .with_context(|| format!("'{}'", args.costs.display()))?;
     let answer = Answer {
         cost: plan.cost,

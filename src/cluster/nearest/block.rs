@@ -20,7 +20,7 @@ pub struct Centroids<'a> {
     d: usize,
     panels: Panels,
     terms: Vec<Terms>,
-    norms: Vec<f64>,
+    pub norms: Vec<f64>,
     /// ‖c‖²/2
     half: Vec<f64>,
 }
@@ -72,12 +72,8 @@ impl<'a> Centroids<'a> {
             .collect();
     }
 
-    /// The largest norm.
-    pub fn largest_norm(&self) -> f64 {
-        self.norms.iter().copied().fold(0.0, f64::max)
-    }
-
     /// `x·c − ‖c‖²/2` in f64.
+    #[inline(always)]
     pub fn exact_score(&self, point: &[f32], j: u32) -> f64 {
         let centroid = &self.values[j as usize * self.d..][..self.d];
         inner(point, centroid) - self.half[j as usize]
@@ -166,8 +162,6 @@ struct Row {
     norm: f32,
     /// A score that some centroid has at least.
     floor: f32,
-    /// The score of the point's own centroid.
-    own: f64,
     /// Panel and column of the point's own centroid.
     place: (usize, usize),
     /// Centroids whose upper bound reached the floor of their time, with that bound.
@@ -214,7 +208,8 @@ impl Work for Block<'_> {
         let mut changed = 0;
         for (i, point) in self.points.chunks_exact(d).enumerate() {
             let before = self.labels[i];
-            let (score, nearest) = rows[i].decide(point, before, self.centroids);
+            let own = (self.own[i], before);
+            let (score, nearest) = rows[i].decide(point, own, self.centroids);
             if nearest != before {
                 // The centroid that was its own is one of the others now.
                 let bound = &mut self.bounds[i * groups + self.layout.group_of(before)];
@@ -266,7 +261,6 @@ impl Block<'_> {
                 rounding: up(scale.rounding),
                 norm: up(norm + scale.rounding),
                 floor: (own - own.abs() * ROUNDING) as f32 - f32::MIN_POSITIVE,
-                own,
                 place: self.layout.panel_of(label),
                 open: Vec::new(),
             });
@@ -313,10 +307,16 @@ impl Block<'_> {
     }
 }
 
+/// The squared distance that goes with a score.
+#[inline(always)]
+pub fn squared_distance(norm: f64, score: f64) -> f64 {
+    (norm * norm - 2.0 * score).max(0.0)
+}
+
 /// The distance that goes with a score.
 #[inline(always)]
 pub fn distance(norm: f64, score: f64) -> f64 {
-    (norm * norm - 2.0 * score).max(0.0).sqrt()
+    squared_distance(norm, score).sqrt()
 }
 
 /// Lets bounds fall.
@@ -406,8 +406,8 @@ impl Row {
     }
 
     /// The nearest of the own centroid and the open ones, ties to the smaller index, with its score.
-    fn decide(&self, point: &[f32], own: u32, centroids: &Centroids) -> (f64, u32) {
-        let mut best = (self.own, own);
+    fn decide(&self, point: &[f32], own: (f64, u32), centroids: &Centroids) -> (f64, u32) {
+        let mut best = own;
         for &(upper, j) in &self.open {
             if upper >= self.floor {
                 let score = centroids.exact_score(point, j);

@@ -43,6 +43,7 @@ pub struct Search<'a> {
     /// The centroids of the last assignment; empty before the first.
     centroids: Vec<f32>,
     layout: Layout,
+    /// Chosen at the first assignment, which knows the centroids.
     unit: Unit,
     /// `[n, groups]`: no centroid of the group but the point's own is nearer, in units.
     bounds: Vec<u16>,
@@ -62,7 +63,7 @@ impl<'a> Search<'a> {
             labels: vec![0; norms.len()],
             own: vec![0.0; norms.len()],
             centroids: Vec::new(),
-            unit: Unit::new(largest(&norms)),
+            unit: Unit::new(0.0),
             bounds: vec![0; norms.len() * layout.groups()],
             layout,
             norms,
@@ -84,7 +85,7 @@ impl<'a> Search<'a> {
     pub fn squared_distances(&self) -> Vec<f64> {
         let pairs = self.norms.iter().zip(&self.own);
         pairs
-            .map(|(norm, score)| (norm * norm - 2.0 * score).max(0.0))
+            .map(|(&norm, &score)| block::squared_distance(norm, score))
             .collect()
     }
 
@@ -110,7 +111,7 @@ impl<'a> Search<'a> {
         });
         prepared.pack(&self.layout);
         if moves.is_none() {
-            self.unit = Unit::new(prepared.largest_norm().max(largest(&self.norms)));
+            self.unit = Unit::new(largest(&prepared.norms).max(largest(&self.norms)));
         }
         let (d, groups, unit, path) = (self.d, self.layout.groups(), self.unit, self.path);
         let size = block_size(self.norms.len());

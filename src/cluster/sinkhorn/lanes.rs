@@ -32,9 +32,18 @@ pub(super) fn sum(values: &[f32]) -> f64 {
     lanes.iter().sum::<f64>() + tail
 }
 
+/// `λ log P_j + v_j` into `scores`, and the largest of them.
+#[inline(always)]
+pub(super) fn score(scores: &mut [f64], log_p: &[f32], lambda: f64, potentials: &[f64]) -> f64 {
+    for ((score, &p), v) in scores.iter_mut().zip(log_p).zip(potentials) {
+        *score = lambda * f64::from(p) + v;
+    }
+    highest(scores)
+}
+
 /// The largest value; −∞ for none.
 #[inline(always)]
-pub(super) fn highest(values: &[f64]) -> f64 {
+fn highest(values: &[f64]) -> f64 {
     let larger = |a: f64, b: f64| if a > b { a } else { b };
     let mut lanes = [f64::NEG_INFINITY; LANES];
     let eights = values.chunks_exact(LANES);

@@ -22,7 +22,7 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
-use super::lanes::{dot, exp, highest, sum};
+use super::lanes::{dot, exp, score, sum};
 use super::scaling::scale_columns;
 use super::{BLOCK, Problem};
 use crate::cluster::kernel::{Path, Products, Work};
@@ -347,10 +347,7 @@ impl Work for Rows<'_> {
             .chunks_exact_mut(k)
             .zip(self.log_p.chunks_exact(k));
         for ((q, log_p), &mass) in pairs.zip(self.masses) {
-            for ((score, &p), v) in scores.iter_mut().zip(log_p).zip(self.potentials) {
-                *score = self.lambda * f64::from(p) + v;
-            }
-            let top = highest(&scores);
+            let top = score(&mut scores, log_p, self.lambda, self.potentials);
             scores.iter_mut().for_each(|score| *score -= top);
             let total = if self.precise {
                 block.add_precisely(q, &mut scores, mass)

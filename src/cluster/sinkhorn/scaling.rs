@@ -11,7 +11,7 @@
 use rayon::prelude::*;
 
 use super::anderson::Anderson;
-use super::lanes::{dot, exp, highest};
+use super::lanes::{dot, exp, score};
 use super::{BLOCK, Problem};
 use crate::cluster::kernel::{Path, Products, Work};
 
@@ -196,10 +196,7 @@ impl Work for Absorb<'_> {
             .chunks_exact_mut(k)
             .zip(self.log_p.chunks_exact(k));
         for ((scaled, log_p), top) in rows.zip(self.tops) {
-            for ((score, &p), v) in scores.iter_mut().zip(log_p).zip(self.absorbed) {
-                *score = self.lambda * f64::from(p) + v;
-            }
-            *top = highest(&scores);
+            *top = score(&mut scores, log_p, self.lambda, self.absorbed);
             for (value, score) in scaled.iter_mut().zip(&scores) {
                 *value = exp((score - *top) as f32);
             }
