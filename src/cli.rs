@@ -267,6 +267,8 @@ pub struct Cluster {
     /// Number of clusters (k-means)
     #[arg(long, short = 'k')]
     pub clusters: Option<usize>,
+    /// K-means; labels of equal sizes by optimal transport; power iteration on the graph of nearest
+    /// neighbours, which finds the number of clusters itself
     #[arg(long, value_enum, default_value_t = ClusterMethod::Kmeans)]
     pub method: ClusterMethod,
     /// K-means engine: tensor or linfa [default: tensor]
@@ -282,10 +284,13 @@ pub struct Cluster {
     /// [default: split]
     #[arg(long, value_enum)]
     pub empty: Option<EmptyArg>,
+    /// A weight for each row (k-means), in a file of one column
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
     /// Learn from so many points for each cluster at most, drawn at random (all are labelled)
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_points_per_centroid: Option<usize>,
-    /// Iterations at most [default: 20; sinkhorn: 2000]
+    /// Iterations at most [default: 20; sinkhorn: 2000; pic: 200]
     #[arg(long)]
     pub iterations: Option<usize>,
     /// When to stop: relative gain of the objective (k-means), the authors' criterion (sinkhorn)
@@ -325,6 +330,15 @@ pub struct Cluster {
     /// [default: auto]
     #[arg(long, value_enum)]
     pub solver: Option<SolverArg>,
+    /// Pic: edges from each row to its nearest others [default: 5]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub neighbours: Option<usize>,
+    /// Pic: an edge weighs exp(-squared distance / sigma^2) [default: 0.2]
+    #[arg(long)]
+    pub sigma: Option<f64>,
+    /// Pic: share of the density that comes along the edges [default: 0.001]
+    #[arg(long)]
+    pub alpha: Option<f64>,
     #[command(flatten)]
     pub machine: Machine,
 }
@@ -334,6 +348,7 @@ Examples:
   ssl-cluster cluster features.npy --clusters 1000 > labels.jsonl
   ssl-cluster cluster features.npy -k 100 --pca 256 --whiten --l2 --centroids centroids.npy
   ssl-cluster cluster scores.npy --method sinkhorn --lambda 25 --stats stats.json
+  ssl-cluster cluster features.npy --method pic --pca 256 --whiten --l2
 
 Each line on stdout is {\"index\":0,\"label\":17,\"distance\":0.41}; index counts the rows from 0.";
 
@@ -370,6 +385,18 @@ With entropy, some laptops go the longer way:
 pub enum ClusterMethod {
     Kmeans,
     Sinkhorn,
+    Pic,
+}
+
+impl ClusterMethod {
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kmeans => "kmeans",
+            Self::Sinkhorn => "sinkhorn",
+            Self::Pic => "pic",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

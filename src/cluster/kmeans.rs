@@ -33,7 +33,7 @@ impl Clusterer for TensorKMeans {
     fn fit(&self, points: &Tensor, options: &KMeansOptions) -> Result<Clustering, ClusterError> {
         let started = Instant::now();
         let tensor = prepared(points, options.spherical);
-        let mut points = points::points(&tensor, options.clusters)?;
+        let mut points = points::points(&tensor, options.weights, options.clusters)?;
         let mut rng = stream(options.seed, Purpose::Clustering, 1, 0);
         let mut centroids = initial_centroids(&tensor, options)?;
         let mut history: Vec<Assignment> = Vec::new();
@@ -99,7 +99,7 @@ pub(super) fn initial_centroids(
     let centroids = match options.init {
         Init::Given(centroids) => centroids.to_kind(Kind::Float).to_device(points.device()),
         Init::PlusPlus | Init::Parallel => super::linfa::spread(points, options)?,
-        Init::Random => random_rows(points, options.clusters, options.seed),
+        Init::Random => points.index_select(0, &random_rows(points, options.clusters, options.seed)),
     };
     Ok(if options.spherical {
         l2_rows(&centroids)
@@ -108,14 +108,14 @@ pub(super) fn initial_centroids(
     })
 }
 
-/// `count` different rows of `points`, drawn at random.
+/// The indices of `count` different rows of `points`, drawn at random, on its device.
 pub(super) fn random_rows(points: &Tensor, count: usize, seed: u64) -> Tensor {
     let mut rng = stream(seed, Purpose::Clustering, 0, 0);
     let rows: Vec<i64> = index::sample(&mut rng, points.size()[0] as usize, count)
         .into_iter()
         .map(|row| row as i64)
         .collect();
-    points.index_select(0, &Tensor::from_slice(&rows).to_device(points.device()))
+    Tensor::from_slice(&rows).to_device(points.device())
 }
 
 /// Gives every empty cluster half of another one, chosen with probability

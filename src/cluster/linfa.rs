@@ -46,6 +46,11 @@ impl Clusterer for LinfaKMeans {
                     .into(),
             ));
         }
+        if options.weights.is_some() {
+            return Err(ClusterError::Options(
+                "the linfa engine takes no weights: use `--engine tensor`".into(),
+            ));
+        }
         let rng = stream(options.seed, Purpose::Clustering, 1, 0);
         let start = to_array(&initial_centroids(points, options)?)?;
         let dataset = DatasetBase::from(to_array(points)?);
@@ -95,7 +100,8 @@ pub(super) fn spread(points: &Tensor, options: &KMeansOptions) -> Result<Tensor,
         _ => KMeansInit::KMeansPlusPlus,
     };
     let n = points.size()[0] as usize;
-    let sample = random_rows(points, n.min(k.saturating_mul(SPREAD_SAMPLE)), seed);
+    let rows = random_rows(points, n.min(k.saturating_mul(SPREAD_SAMPLE)), seed);
+    let sample = points.index_select(0, &rows);
     let rng: Xoshiro256PlusPlus = stream(seed, Purpose::Clustering, 2, 0);
     let model = KMeans::params_with_rng(k, rng)
         .init_method(method)

@@ -10,7 +10,7 @@
 //! - [`metrics`]: NMI, ARI, matched accuracy, purity
 
 use serde::Serialize;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use crate::random::{self, Purpose};
 
@@ -20,6 +20,8 @@ pub mod kmeans;
 pub mod linfa;
 pub mod metrics;
 pub mod nearest;
+pub mod neighbours;
+pub mod pic;
 pub mod points;
 pub mod preprocess;
 pub mod sinkhorn;
@@ -137,6 +139,9 @@ pub struct KMeansOptions<'a> {
     pub restarts: usize,
     /// Learn from so many points for each cluster at most, drawn at random; all are labelled.
     pub max_points_per_centroid: Option<usize>,
+    /// How much each point counts, `[n]`, none negative; each 1 where not given. Random and spread
+    /// initial centroids do not look at it.
+    pub weights: Option<&'a Tensor>,
 }
 
 impl Default for KMeansOptions<'_> {
@@ -152,6 +157,7 @@ impl Default for KMeansOptions<'_> {
             empty: Empty::Split,
             restarts: 1,
             max_points_per_centroid: None,
+            weights: None,
         }
     }
 }
@@ -183,7 +189,8 @@ pub fn engine(name: &str) -> Option<&'static Engine> {
 ///
 /// # Errors
 /// Points that are not `[n, d]`, hold NaN or infinity (the first such row is named), or are fewer
-/// than the clusters asked for; initial centroids of another shape.
+/// than the clusters asked for; initial centroids of another shape; weights that are not one number
+/// for each point, or none of them positive.
 pub fn cluster(
     engine: &Engine,
     points: &Tensor,
@@ -213,10 +220,35 @@ pub fn cluster(
         }
         check_finite(centroids)?;
     }
+    if let Some(weights) = options.weights {
+        check_weights(weights, n)?;
+    }
     let started = std::time::Instant::now();
     let mut clustering = tch::no_grad(|| best_of(engine, points, options))?;
     clustering.statistics.seconds = started.elapsed().as_secs_f64();
     Ok(clustering)
+}
+
+fn check_weights(weights: &Tensor, n: usize) -> Result<(), ClusterError> {
+    if weights.size() != [n as i64] {
+        return Err(ClusterError::Shape {
+            expected: format!("a weight for each of {n} points"),
+            got: weights.size(),
+        });
+    }
+    let values: Vec<f64> = Vec::try_from(&weights.to_device(Device::Cpu).to_kind(Kind::Double))
+        .unwrap_or_default();
+    let wrong = |weight: &f64| !(*weight >= 0.0 && weight.is_finite());
+    match values.iter().position(wrong) {
+        Some(row) => Err(ClusterError::Options(format!(
+            "weight {row} is {}: weights are finite and not negative",
+            values[row]
+        ))),
+        None if values.iter().all(|&weight| weight == 0.0) => {
+            Err(ClusterError::Options("all weights are 0".into()))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The best of `options.restarts` runs, by the objective.
@@ -249,11 +281,17 @@ fn fit(
     if n <= most {
         return engine.clusterer.fit(points, options);
     }
-    let sample = kmeans::random_rows(points, most, options.seed);
-    let mut clustering = engine.clusterer.fit(&sample, options)?;
+    let rows = kmeans::random_rows(points, most, options.seed);
+    let sample = points.index_select(0, &rows);
+    let weights = options.weights.map(|weights| weights.index_select(0, &rows.to_device(weights.device())));
+    let of_sample = KMeansOptions {
+        weights: weights.as_ref(),
+        ..*options
+    };
+    let mut clustering = engine.clusterer.fit(&sample, &of_sample)?;
     let started = std::time::Instant::now();
     let points = kmeans::prepared(points, options.spherical);
-    let mut all = points::points(&points, options.clusters)?;
+    let mut all = points::points(&points, options.weights, options.clusters)?;
     let last = all.assign(&clustering.centroids);
     (clustering.labels, clustering.sizes) = (all.labels(), all.sizes());
     clustering.statistics.history.push(Assignment {
@@ -280,7 +318,7 @@ pub(crate) fn check_finite(matrix: &Tensor) -> Result<(), ClusterError> {
         let bad = rows.isfinite().logical_not().any_dim(1, false);
         if bad.any().int64_value(&[]) != 0 {
             let row = bad
-                .to_kind(tch::Kind::Int)
+                .to_kind(Kind::Int)
                 .argmax(0, false)
                 .int64_value(&[]);
             return Err(ClusterError::NotFinite {

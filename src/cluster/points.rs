@@ -16,7 +16,8 @@ pub trait Points {
     /// index.
     fn assign(&mut self, centroids: &Tensor) -> Assignment;
 
-    /// The mean of the points of each cluster `[k, d] f32`; an empty cluster keeps its centroid.
+    /// The mean of the points of each cluster `[k, d] f32`, by weight; a cluster that is empty, or
+    /// weighs nothing, keeps its centroid.
     fn means(&self, centroids: &Tensor) -> Tensor;
 
     /// Points in each cluster.
@@ -29,16 +30,32 @@ pub trait Points {
     fn squared_distances(&self) -> (Vec<f64>, Vec<u32>);
 }
 
-/// `points` `[n, d] f32`, contiguous, about to be divided among `k` clusters.
+/// `points` `[n, d] f32`, contiguous, with their `weights` `[n] f32` (each 1 where there are none),
+/// about to be divided among `k` clusters.
 ///
 /// # Errors
 /// Rows whose squares leave the range of single precision.
-pub fn points(points: &Tensor, k: usize) -> Result<Box<dyn Points + '_>, ClusterError> {
+pub fn points<'a>(
+    points: &'a Tensor,
+    weights: Option<&Tensor>,
+    k: usize,
+) -> Result<Box<dyn Points + 'a>, ClusterError> {
+    let n = points.size()[0];
     Ok(match kernel::values(points) {
-        Some(values) => Box::new(OnCpu::new(values, points.size()[1] as usize, k)?),
+        Some(values) => {
+            let weights = weights.map(|weights| {
+                let here = weights.to_device(Device::Cpu).to_kind(Kind::Float);
+                Vec::try_from(&here).unwrap_or_default()
+            });
+            Box::new(OnCpu::new(values, points.size()[1] as usize, weights, k)?)
+        }
         None => Box::new(OnDevice {
             points,
-            labels: Tensor::zeros([points.size()[0]], (Kind::Int64, points.device())) - 1,
+            weights: match weights {
+                Some(weights) => weights.to_kind(Kind::Float).to_device(points.device()),
+                None => Tensor::ones([n], (Kind::Float, points.device())),
+            },
+            labels: Tensor::zeros([n], (Kind::Int64, points.device())) - 1,
             squared: Tensor::new(),
             k,
         }),
@@ -49,12 +66,15 @@ struct OnCpu<'a> {
     search: Search<'a>,
     values: &'a [f32],
     d: usize,
-    /// Σ‖x‖²
+    weights: Option<Vec<f32>>,
+    /// Σ w ‖x‖²
     energy: f64,
     /// Whether some points are so much longer than most that a sum does not forget them.
     spread: bool,
-    /// Points in each cluster, and their sums `[k, d]`; empty before the first assignment.
+    /// Points in each cluster, their weight, and their sums `[k, d]` by weight; empty before the first
+    /// assignment.
     sizes: Vec<usize>,
+    masses: Vec<f64>,
     sums: Vec<f64>,
 }
 
@@ -65,13 +85,22 @@ const LARGEST: f64 = 1e15;
 const SPREAD: f64 = 1e3;
 
 impl<'a> OnCpu<'a> {
-    fn new(values: &'a [f32], d: usize, k: usize) -> Result<Self, ClusterError> {
+    fn new(
+        values: &'a [f32],
+        d: usize,
+        weights: Option<Vec<f32>>,
+        k: usize,
+    ) -> Result<Self, ClusterError> {
         let search = Search::new(Path::best(), values, d, k);
         let norms = search.norms();
         if let Some(row) = norms.iter().position(|norm| *norm > LARGEST) {
             return Err(ClusterError::TooLarge { row });
         }
-        let energy: f64 = norms.iter().map(|norm| norm * norm).sum();
+        let squares = norms.iter().map(|norm| norm * norm);
+        let energy: f64 = match &weights {
+            None => squares.sum(),
+            Some(weights) => squares.zip(weights).map(|(s, &w)| s * f64::from(w)).sum(),
+        };
         let mut sorted = norms.to_vec();
         sorted.sort_unstable_by(f64::total_cmp);
         let typical = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
@@ -79,9 +108,12 @@ impl<'a> OnCpu<'a> {
             values,
             d,
             energy,
-            spread: norms.iter().any(|&norm| norm > SPREAD * typical),
+            // A heavy point leaves as much behind as a long one.
+            spread: weights.is_some() || norms.iter().any(|&norm| norm > SPREAD * typical),
+            weights,
             search,
             sizes: vec![0; k],
+            masses: vec![0.0; k],
             sums: Vec::new(),
         })
     }
@@ -115,41 +147,46 @@ impl<'a> OnCpu<'a> {
             .collect();
         let rows = by_label(labels, &anew);
         let (d, values) = (self.d, self.values);
-        let point = |row: u32| values[row as usize * d..][..d].iter();
+        let weights = self.weights.as_deref();
+        let add = |sum: &mut [f64], mass: &mut f64, row: u32, sign: f64| {
+            let weight = weights.map_or(1.0, |weights| f64::from(weights[row as usize])) * sign;
+            let terms = sum.iter_mut().zip(&values[row as usize * d..][..d]);
+            terms.for_each(|(sum, &x)| *sum += weight * f64::from(x));
+            *mass += weight;
+        };
         self.sums
             .par_chunks_exact_mut(d)
             .zip(&mut self.sizes)
+            .zip(&mut self.masses)
             .enumerate()
-            .for_each(|(label, (sum, size))| {
+            .for_each(|(label, ((sum, size), mass))| {
                 if anew[label] {
+                    (*size, *mass) = (rows[label].len(), 0.0);
                     sum.fill(0.0);
                     for &row in &rows[label] {
-                        let terms = sum.iter_mut().zip(point(row));
-                        terms.for_each(|(sum, &x)| *sum += f64::from(x));
+                        add(sum, mass, row, 1.0);
                     }
-                    *size = rows[label].len();
                     return;
                 }
                 for &(_, row, came) in &moves[starts[label]..starts[label + 1]] {
-                    let sign = if came { 1.0 } else { -1.0 };
-                    let terms = sum.iter_mut().zip(point(row));
-                    terms.for_each(|(sum, &x)| *sum += sign * f64::from(x));
+                    add(sum, mass, row, if came { 1.0 } else { -1.0 });
                     *size = if came { *size + 1 } else { *size - 1 };
                 }
             });
     }
 
-    /// Σ‖x − c‖² = Σ‖x‖² − 2 Σ_j c_j·S_j + Σ_j n_j ‖c_j‖², with S_j the sums of the clusters.
+    /// Σ w ‖x − c‖² = Σ w ‖x‖² − 2 Σ_j c_j·S_j + Σ_j m_j ‖c_j‖², with S_j the sums of the clusters and
+    /// m_j their weights.
     fn objective(&self, centroids: &[f32]) -> f64 {
         let clusters = centroids
             .chunks_exact(self.d)
             .zip(self.sums.chunks_exact(self.d));
         let rest: f64 = clusters
-            .zip(&self.sizes)
-            .map(|((centroid, sum), &size)| {
+            .zip(&self.masses)
+            .map(|((centroid, sum), &mass)| {
                 let terms = centroid.iter().zip(sum).map(|(&c, s)| {
                     let c = f64::from(c);
-                    c * (size as f64 * c - 2.0 * s)
+                    c * (mass * c - 2.0 * s)
                 });
                 terms.sum::<f64>()
             })
@@ -191,10 +228,10 @@ impl Points for OnCpu<'_> {
         let kept = centroids.contiguous();
         let mut means = kernel::values(&kept).unwrap_or_default().to_vec();
         let sums = self.sums.chunks_exact(self.d);
-        for ((mean, sum), &size) in means.chunks_exact_mut(self.d).zip(sums).zip(&self.sizes) {
-            if size > 0 {
+        for ((mean, sum), &mass) in means.chunks_exact_mut(self.d).zip(sums).zip(&self.masses) {
+            if mass > 0.0 {
                 for (mean, sum) in mean.iter_mut().zip(sum) {
-                    *mean = (sum / size as f64) as f32;
+                    *mean = (sum / mass) as f32;
                 }
             }
         }
@@ -227,6 +264,8 @@ impl Points for OnCpu<'_> {
 /// (memory: 64 MiB beside the points, independent of n and k).
 struct OnDevice<'a> {
     points: &'a Tensor,
+    /// `[n] f32`
+    weights: Tensor,
     labels: Tensor,
     /// `[n] f32`
     squared: Tensor,
@@ -247,12 +286,13 @@ impl Points for OnDevice<'_> {
         let transposed = centroids.transpose(0, 1);
         let (mut labels, mut distances) = (Vec::new(), Vec::new());
         let mut objective = Tensor::zeros(1, (Kind::Double, self.points.device()));
-        for (_, rows) in chunks(self.points, self.bytes()) {
+        for (start, rows) in chunks(self.points, self.bytes()) {
             // argmin ‖x − c‖² = argmax (x·c − ‖c‖²/2)
             let (score, label) = half_norms.addmm(&rows, &transposed).max_dim(1, false);
             let squared = rows.square().sum_dim_intlist(1, false, Kind::Float) - score * 2.0;
             let squared = squared.clamp_min(0.0);
-            objective += squared.sum(Kind::Double);
+            let weights = self.weights.narrow(0, start as i64, rows.size()[0]);
+            objective += squared.to_kind(Kind::Double).dot(&weights.to_kind(Kind::Double));
             labels.push(label);
             distances.push(squared);
         }
@@ -267,19 +307,21 @@ impl Points for OnDevice<'_> {
     }
 
     fn means(&self, centroids: &Tensor) -> Tensor {
-        let sums = match self.points.device() {
-            Device::Cpu => centroids
-                .zeros_like()
-                .index_add(0, &self.labels, self.points),
-            // CUDA's index_add adds in whatever order the threads arrive; products repeat exactly.
-            _ => self.sums_by_products(centroids),
-        };
-        let counts = self
-            .labels
-            .bincount(None::<Tensor>, self.k as i64)
-            .to_kind(Kind::Float)
-            .unsqueeze(1);
-        (sums / counts.clamp_min(1.0)).where_self(&counts.gt(0.0), centroids)
+        let mut sums = centroids.zeros_like();
+        let mut masses = Tensor::zeros([self.k as i64, 1], (Kind::Float, centroids.device()));
+        // CUDA's index_add adds in whatever order the threads arrive; products repeat exactly.
+        for (start, rows) in chunks(self.points, self.bytes()) {
+            let part = |all: &Tensor| all.narrow(0, start as i64, rows.size()[0]);
+            let chosen = part(&self.labels)
+                .one_hot(self.k as i64)
+                .to_kind(Kind::Float)
+                .transpose(0, 1)
+                * part(&self.weights);
+            sums += chosen.matmul(&rows);
+            masses += chosen.sum_dim_intlist(1, true, Kind::Float);
+        }
+        (sums / masses.where_self(&masses.gt(0.0), &masses.ones_like()))
+            .where_self(&masses.gt(0.0), centroids)
     }
 
     fn sizes(&self) -> Vec<usize> {
@@ -297,20 +339,5 @@ impl Points for OnDevice<'_> {
             Vec::try_from(&here(&self.squared)).unwrap_or_default(),
             labels.into_iter().map(|label| label as u32).collect(),
         )
-    }
-}
-
-impl OnDevice<'_> {
-    fn sums_by_products(&self, centroids: &Tensor) -> Tensor {
-        let mut sums = centroids.zeros_like();
-        for (start, rows) in chunks(self.points, self.bytes()) {
-            let chosen = self.labels.narrow(0, start as i64, rows.size()[0]);
-            sums += chosen
-                .one_hot(self.k as i64)
-                .to_kind(Kind::Float)
-                .transpose(0, 1)
-                .matmul(&rows);
-        }
-        sums
     }
 }

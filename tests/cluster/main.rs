@@ -10,6 +10,7 @@ mod kmeans;
 mod metrics;
 mod nearest;
 mod newton;
+mod pic;
 mod preprocess;
 mod sampler;
 mod sinkhorn;

@@ -1,6 +1,6 @@
 //! Products by `vpmaddwd`, which multiplies 16 pairs of i16 and adds them in twos: twice the
-//! products of a fused multiply-add in f32. A tile keeps 8 registers of sums, two of a panel and one
-//! of a point; more rows are no faster, because a core takes four such instructions a cycle at most.
+//! products of a fused multiply-add in f32. Half a tile keeps 8 registers of sums, two of a panel and
+//! one of a point; more rows are no faster, because a core takes four such instructions a cycle at most.
 
 use std::arch::x86_64::{
     __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32,
@@ -20,14 +20,23 @@ pub unsafe fn run<W: Work>(work: W) -> W::Output {
 
 pub struct Avx2;
 
+/// Points that are taken together.
+const HALF: usize = ROWS / 2;
+
 impl Products for Avx2 {
     #[inline(always)]
-    fn tile(points: [&[i16]; ROWS], panel: &[i16]) -> Tile {
+    fn tile(points: [&[i16]; ROWS], count: usize, panel: &[i16]) -> Tile {
         let pairs = panel.len() / (2 * COLUMNS);
         assert!(panel.len() == pairs * 2 * COLUMNS && points.iter().all(|p| p.len() == 2 * pairs));
-        // SAFETY: `Avx2` is only named by `run`, whose caller answers for the processor; the slices
-        // are as long as asserted.
-        unsafe { products(points.map(<[i16]>::as_ptr), panel.as_ptr(), pairs) }
+        let mut tile = [[0; COLUMNS]; ROWS];
+        let halves = points.chunks_exact(HALF).zip(tile.chunks_exact_mut(HALF));
+        for (points, tile) in halves.take(count.div_ceil(HALF)) {
+            let points = std::array::from_fn(|row| points[row].as_ptr());
+            // SAFETY: `Avx2` is only named by `run`, whose caller answers for the processor; the
+            // slices are as long as asserted.
+            unsafe { products(points, panel.as_ptr(), pairs, tile) }
+        }
+        tile
     }
 }
 
@@ -35,8 +44,13 @@ impl Products for Avx2 {
 /// AVX2; each of `points` holds `2 * pairs` and `panel` `COLUMNS * 2 * pairs` values.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn products(points: [*const i16; ROWS], panel: *const i16, pairs: usize) -> Tile {
-    let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
+unsafe fn products(
+    points: [*const i16; HALF],
+    panel: *const i16,
+    pairs: usize,
+    tile: &mut [[i32; COLUMNS]],
+) {
+    let mut sums = [[_mm256_setzero_si256(); 2]; HALF];
     for pair in 0..pairs {
         // SAFETY: within the slices, by the caller's promise; loads need no alignment.
         unsafe {
@@ -50,7 +64,6 @@ unsafe fn products(points: [*const i16; ROWS], panel: *const i16, pairs: usize) 
             }
         }
     }
-    let mut tile = [[0; COLUMNS]; ROWS];
     for (row, sums) in tile.iter_mut().zip(sums) {
         let at = row.as_mut_ptr().cast::<__m256i>();
         // SAFETY: a row holds two registers.
@@ -59,5 +72,4 @@ unsafe fn products(points: [*const i16; ROWS], panel: *const i16, pairs: usize) 
             _mm256_storeu_si256(at.add(1), sums[1]);
         }
     }
-    tile
 }

@@ -11,13 +11,15 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
 
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 /// Points of a tile.
-pub const ROWS: usize = 4;
+pub const ROWS: usize = 8;
 /// Centroids of a tile, and of a panel.
 pub const COLUMNS: usize = 16;
 /// Norm of a scaled row: `NORM²` and all partial sums stay below 2^31.
@@ -119,6 +121,10 @@ pub fn quantise(row: &[f32], norm: f64, scaled: &mut [i16]) -> Scale {
 /// An instruction set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Path {
+    /// `vpdpwssd` on 512 bits.
+    Avx512Vnni,
+    /// `vpmaddwd` on 512 bits.
+    Avx512,
     /// `vpmaddwd` on 256 bits.
     Avx2,
     /// Whatever the compiler makes of plain loops.
@@ -131,6 +137,12 @@ impl Path {
         let mut paths = Vec::new();
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
+                if is_x86_feature_detected!("avx512vnni") {
+                    paths.push(Self::Avx512Vnni);
+                }
+                paths.push(Self::Avx512);
+            }
             paths.push(Self::Avx2);
         }
         paths.push(Self::Portable);
@@ -145,6 +157,8 @@ impl Path {
     /// What `doctor` calls it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Avx512Vnni => "AVX-512 VNNI, 16-bit products",
+            Self::Avx512 => "AVX-512, 16-bit products",
             Self::Avx2 => "AVX2, 16-bit products",
             Self::Portable => "portable, 16-bit products",
         }
@@ -155,24 +169,24 @@ impl Path {
     /// # Panics
     /// If the processor lacks the instruction set.
     pub fn run<W: Work>(self, work: W) -> W::Output {
+        assert!(Self::available().contains(&self), "{} is not there", self.name());
         match self {
+            // SAFETY: the processor has the instruction set, as asserted.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => {
-                assert!(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"));
-                // SAFETY: the processor has AVX2 and FMA.
-                unsafe { avx2::run(work) }
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 => panic!("AVX2 is x86-64's"),
-            Self::Portable => work.run::<portable::Portable>(),
+            Self::Avx512Vnni => unsafe { avx512::run_vnni(work) },
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => unsafe { avx512::run(work) },
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { avx2::run(work) },
+            _ => work.run::<portable::Portable>(),
         }
     }
 }
 
 /// The products of [`ROWS`] scaled points with a panel.
 pub trait Products {
-    /// All points are of the same, even length.
-    fn tile(points: [&[i16]; ROWS], panel: &[i16]) -> Tile;
+    /// The first `count` rows of the tile matter. All points are of the same, even length.
+    fn tile(points: [&[i16]; ROWS], count: usize, panel: &[i16]) -> Tile;
 }
 
 /// Work that is compiled once for each instruction set: on products, or in loops that the compiler

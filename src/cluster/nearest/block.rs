@@ -286,7 +286,7 @@ impl Block<'_> {
         let panels = group * self.layout.width..(group + 1) * self.layout.width;
         for panel in panels.start..panels.end.min(self.centroids.panels.count()) {
             let terms = &self.centroids.terms[panel];
-            let tile = P::tile(points, self.centroids.panels.panel(panel));
+            let tile = P::tile(points, few.len(), self.centroids.panels.panel(panel));
             for r in 0..few.len() {
                 let row = &mut rows[index[r]];
                 let mut scores = [0.0_f32; COLUMNS];

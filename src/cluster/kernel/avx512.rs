@@ -1,0 +1,133 @@
+//! The same products as `avx2.rs` on registers of twice the length, where VNNI also adds in the same
+//! instruction. A tile keeps a register of sums for each of its points; fewer points are taken in two
+//! halves of their dimensions, so that there are still eight sums that do not wait for each other.
+
+use std::arch::x86_64::{
+    __m512i, _mm512_add_epi32, _mm512_dpwssd_epi32, _mm512_loadu_si512, _mm512_madd_epi16,
+    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
+};
+
+use super::{COLUMNS, Products, ROWS, Tile, Work};
+
+/// Runs `work` compiled for AVX-512.
+///
+/// # Safety
+/// The processor must have AVX-512 F, BW and VL, AVX2 and FMA.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+pub unsafe fn run<W: Work>(work: W) -> W::Output {
+    work.run::<Avx512<false>>()
+}
+
+/// Runs `work` compiled for AVX-512 with VNNI.
+///
+/// # Safety
+/// As for [`run`], with VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+pub unsafe fn run_vnni<W: Work>(work: W) -> W::Output {
+    work.run::<Avx512<true>>()
+}
+
+pub struct Avx512<const VNNI: bool>;
+
+impl<const VNNI: bool> Products for Avx512<VNNI> {
+    #[inline(always)]
+    fn tile(points: [&[i16]; ROWS], count: usize, panel: &[i16]) -> Tile {
+        let pairs = panel.len() / (2 * COLUMNS);
+        assert!(panel.len() == pairs * 2 * COLUMNS && points.iter().all(|p| p.len() == 2 * pairs));
+        let points = points.map(<[i16]>::as_ptr);
+        // SAFETY: this type is only named by `run` and `run_vnni`, whose callers answer for the
+        // processor; the slices are as long as asserted.
+        unsafe {
+            if count > ROWS / 2 {
+                products::<VNNI>(points, panel.as_ptr(), pairs)
+            } else {
+                products_of_few::<VNNI>(points, panel.as_ptr(), pairs)
+            }
+        }
+    }
+}
+
+/// # Safety
+/// AVX-512 as for [`run`] or [`run_vnni`]; each of `points` holds `2 * pairs` and `panel`
+/// `COLUMNS * 2 * pairs` values.
+#[inline(always)]
+unsafe fn products<const VNNI: bool>(
+    points: [*const i16; ROWS],
+    panel: *const i16,
+    pairs: usize,
+) -> Tile {
+    // SAFETY: within the slices, by the caller's promise; loads need no alignment.
+    unsafe {
+        let mut sums = [_mm512_setzero_si512(); ROWS];
+        for pair in 0..pairs {
+            let c = _mm512_loadu_si512(panel.add(pair * COLUMNS * 2).cast());
+            for (point, sum) in points.iter().zip(&mut sums) {
+                *sum = add_products::<VNNI>(*sum, point.add(2 * pair), c);
+            }
+        }
+        stored(sums)
+    }
+}
+
+/// The first half of the rows only, even pairs and odd pairs apart.
+///
+/// # Safety
+/// As for [`products`].
+#[inline(always)]
+unsafe fn products_of_few<const VNNI: bool>(
+    points: [*const i16; ROWS],
+    panel: *const i16,
+    pairs: usize,
+) -> Tile {
+    const FEW: usize = ROWS / 2;
+    // SAFETY: as in `products`.
+    unsafe {
+        let mut sums = [_mm512_setzero_si512(); ROWS];
+        let (mut even, mut odd) = ([_mm512_setzero_si512(); FEW], [_mm512_setzero_si512(); FEW]);
+        for pair in (0..pairs).step_by(2) {
+            let c = _mm512_loadu_si512(panel.add(pair * COLUMNS * 2).cast());
+            for (point, sum) in points.iter().zip(&mut even) {
+                *sum = add_products::<VNNI>(*sum, point.add(2 * pair), c);
+            }
+            if pair + 1 < pairs {
+                let c = _mm512_loadu_si512(panel.add((pair + 1) * COLUMNS * 2).cast());
+                for (point, sum) in points.iter().zip(&mut odd) {
+                    *sum = add_products::<VNNI>(*sum, point.add(2 * pair + 2), c);
+                }
+            }
+        }
+        for row in 0..FEW {
+            sums[row] = _mm512_add_epi32(even[row], odd[row]);
+        }
+        stored(sums)
+    }
+}
+
+/// `sum` and the products of two values, read at `two`, with those of `c`.
+///
+/// # Safety
+/// As for [`products`].
+#[inline(always)]
+unsafe fn add_products<const VNNI: bool>(sum: __m512i, two: *const i16, c: __m512i) -> __m512i {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let x = _mm512_set1_epi32(two.cast::<i32>().read_unaligned());
+        if VNNI {
+            _mm512_dpwssd_epi32(sum, x, c)
+        } else {
+            _mm512_add_epi32(sum, _mm512_madd_epi16(x, c))
+        }
+    }
+}
+
+/// # Safety
+/// AVX-512 F.
+#[inline(always)]
+unsafe fn stored(sums: [__m512i; ROWS]) -> Tile {
+    let mut tile = [[0; COLUMNS]; ROWS];
+    for (row, sum) in tile.iter_mut().zip(sums) {
+        // SAFETY: a row is as long as a register.
+        unsafe { _mm512_storeu_si512(row.as_mut_ptr().cast(), sum) };
+    }
+    tile
+}

@@ -1,0 +1,152 @@
+//! `cluster`: k-means, Sinkhorn-Knopp or power iteration on any matrix, no network in sight.
+
+mod kmeans;
+mod pic;
+mod sinkhorn;
+
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use super::output::Output;
+use super::{ExitStatus, machine, matrix};
+use crate::cli::{self, ClusterMethod};
+use crate::cluster::Assignment;
+use crate::cluster::preprocess::{Pca, l2_rows};
+use crate::error::usage;
+use crate::monitor::Monitor;
+use crate::ui::Ui;
+
+/// A label of a row.
+#[derive(Debug, Serialize)]
+struct RowLabel {
+    index: usize,
+    label: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    distance: Option<f64>,
+}
+
+/// What `--stats` holds.
+#[derive(Debug, Default, Serialize)]
+struct Stats {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    objective: Option<f64>,
+    iterations: usize,
+    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reassigned: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    newton_steps: Option<usize>,
+    /// Rows moved for exact balance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moved: Option<usize>,
+    sizes: Vec<usize>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    history: Vec<Assignment>,
+}
+
+pub fn run(args: cli::Cluster, ui: &Ui) -> Result<ExitStatus> {
+    refuse_options_of_other_methods(&args)?;
+    let device = machine(&args.machine)?;
+    let matrix = matrix::read(&args.features)?;
+    let open = |path: &Option<PathBuf>| path.as_deref().map(Output::file).transpose();
+    let (of_stats, of_centroids) = (open(&args.stats)?, open(&args.centroids)?);
+    let place = || format!("'{}'", args.features.display());
+    let (labels, stats) = match args.method {
+        ClusterMethod::Kmeans => {
+            kmeans::run(&args, &matrix, device, of_centroids).with_context(place)?
+        }
+        ClusterMethod::Sinkhorn => sinkhorn::run(&args, &matrix, ui).with_context(place)?,
+        ClusterMethod::Pic => pic::run(&args, &matrix, device, ui).with_context(place)?,
+    };
+    let empty = stats.sizes.iter().filter(|&&size| size == 0).count();
+    if empty > 0 {
+        ui.warn(&format!(
+            "{empty} of {} clusters are empty: {}",
+            stats.sizes.len(),
+            match args.method {
+                ClusterMethod::Kmeans | ClusterMethod::Pic => "too many rows are alike",
+                ClusterMethod::Sinkhorn =>
+                    "no row has its largest score there (see --exact-balance)",
+            }
+        ));
+    }
+    if let Some(output) = of_stats {
+        output.finish(&serde_json::to_vec_pretty(&stats)?)?;
+    }
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    for label in &labels {
+        serde_json::to_writer(&mut out, label)?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    Ok(ExitStatus::Done)
+}
+
+/// An option that does nothing must not look as if it did.
+fn refuse_options_of_other_methods(args: &cli::Cluster) -> Result<()> {
+    use ClusterMethod::{Kmeans, Pic, Sinkhorn};
+    let limit = args.max_points_per_centroid;
+    let options: &[(&str, bool, &[ClusterMethod])] = &[
+        ("--input", args.input.is_some(), &[Sinkhorn]),
+        ("--lambda", args.lambda.is_some(), &[Sinkhorn]),
+        ("--solver", args.solver.is_some(), &[Sinkhorn]),
+        ("--exact-balance", args.exact_balance, &[Sinkhorn]),
+        ("--neighbours", args.neighbours.is_some(), &[Pic]),
+        ("--sigma", args.sigma.is_some(), &[Pic]),
+        ("--alpha", args.alpha.is_some(), &[Pic]),
+        ("--engine", args.engine.is_some(), &[Kmeans]),
+        ("--init", args.init.is_some(), &[Kmeans]),
+        ("--restarts", args.restarts.is_some(), &[Kmeans]),
+        ("--empty", args.empty.is_some(), &[Kmeans]),
+        ("--weights", args.weights.is_some(), &[Kmeans]),
+        ("--max-points-per-centroid", limit.is_some(), &[Kmeans]),
+        ("--spherical", args.spherical, &[Kmeans]),
+        ("--centroids", args.centroids.is_some(), &[Kmeans]),
+        ("--tolerance", args.tolerance.is_some(), &[Kmeans, Sinkhorn]),
+        ("--pca", args.pca.is_some(), &[Kmeans, Pic]),
+        ("--whiten", args.whiten, &[Kmeans, Pic]),
+        ("--l2", args.l2, &[Kmeans, Pic]),
+    ];
+    let wrong = options
+        .iter()
+        .find(|(_, given, methods)| *given && !methods.contains(&args.method));
+    match wrong {
+        Some((name, _, methods)) => {
+            let methods: Vec<&str> = methods.iter().map(|method| method.name()).collect();
+            let methods = methods.join(" or ");
+            Err(usage(format!("{name} belongs to --method {methods}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The points on `device` as --pca, --whiten and --l2 want them.
+fn prepared(args: &cli::Cluster, matrix: &Tensor, device: Device) -> Result<Tensor> {
+    let mut points = matrix.to_device(device);
+    if args.pca.is_some() || args.whiten {
+        let pca = Pca::fit(&points, args.pca.unwrap_or(usize::MAX), args.whiten)?;
+        points = pca.apply(&points, Kind::Float);
+    }
+    if args.l2 {
+        points = l2_rows(&points);
+    }
+    Ok(points)
+}
+
+/// Labels without distances.
+fn plain(labels: Vec<u32>) -> Vec<RowLabel> {
+    let label = |(index, label)| RowLabel {
+        index,
+        label,
+        distance: None,
+    };
+    labels.into_iter().enumerate().map(label).collect()
+}

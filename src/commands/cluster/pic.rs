@@ -1,0 +1,52 @@
+//! `cluster --method pic`.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use tch::{Device, Tensor};
+
+use super::{RowLabel, Stats, plain, prepared};
+use crate::cli;
+use crate::cluster::pic::{self, PicOptions};
+use crate::commands::mended_by_options;
+use crate::error::usage;
+use crate::monitor::Monitor;
+use crate::ui::Ui;
+
+pub fn run(
+    args: &cli::Cluster,
+    matrix: &Tensor,
+    device: Device,
+    ui: &Ui,
+) -> Result<(Vec<RowLabel>, Stats)> {
+    if args.clusters.is_some() {
+        return Err(usage(
+            "power iteration finds the number of clusters itself: leave --clusters out \
+             (--neighbours and --sigma change it)",
+        ));
+    }
+    let started = Instant::now();
+    let points = prepared(args, matrix, device)?;
+    let defaults = PicOptions::default();
+    let options = PicOptions {
+        neighbours: args.neighbours.unwrap_or(defaults.neighbours),
+        sigma: args.sigma.unwrap_or(defaults.sigma),
+        alpha: args.alpha.unwrap_or(defaults.alpha),
+        iterations: args.iterations.unwrap_or(defaults.iterations),
+    };
+    let found = pic::cluster(&points, &options).map_err(mended_by_options)?;
+    if found.sizes.len() > 1 && found.sizes.iter().all(|&size| size == 1) {
+        ui.warn(&format!(
+            "every row is a cluster of its own: distances are large beside --sigma {} (--l2 brings \
+             rows to unit length)",
+            options.sigma
+        ));
+    }
+    let stats = Stats {
+        iterations: found.iterations,
+        seconds: started.elapsed().as_secs_f64(),
+        sizes: found.sizes,
+        ..Stats::default()
+    };
+    Ok((plain(found.labels), stats))
+}

@@ -1,0 +1,68 @@
+//! `cluster --method sinkhorn`.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use tch::{Kind, Tensor};
+
+use super::{RowLabel, Stats, plain};
+use crate::cli::{self, Scores};
+use crate::cluster::sinkhorn::{self, SinkhornOptions};
+use crate::commands::mended_by_options;
+use crate::error::usage;
+use crate::monitor::Monitor;
+use crate::ui::Ui;
+
+pub fn run(args: &cli::Cluster, scores: &Tensor, ui: &Ui) -> Result<(Vec<RowLabel>, Stats)> {
+    let started = Instant::now();
+    let (_, k) = match scores.size()[..] {
+        [n, k] if n > 0 && k > 0 => (n, k),
+        _ => bail!("it holds no scores"),
+    };
+    if args.clusters.is_some_and(|clusters| clusters as i64 != k) {
+        return Err(usage(format!(
+            "the scores have {k} columns: leave --clusters out"
+        )));
+    }
+    let log_p = match args.input.unwrap_or(Scores::Logits) {
+        Scores::Logits => scores.log_softmax(1, Kind::Float),
+        Scores::Probabilities => {
+            let negative = scores.lt(0.0).any_dim(1, false).to_kind(Kind::Int);
+            if negative.max().int64_value(&[]) != 0 {
+                let row = negative.argmax(0, false).int64_value(&[]);
+                bail!(
+                    "row {row} has a negative probability (are these logits? use --input logits)"
+                );
+            }
+            scores.log()
+        }
+    };
+    let log_p: Vec<f32> = Vec::try_from(&log_p.contiguous().view(-1))?;
+    let defaults = SinkhornOptions::default();
+    let options = SinkhornOptions {
+        lambda: args.lambda.unwrap_or(defaults.lambda),
+        solver: args.solver.map_or(defaults.solver, Into::into),
+        exact_balance: args.exact_balance,
+        tolerance: args.tolerance.unwrap_or(defaults.tolerance),
+        max_iterations: args.iterations.unwrap_or(defaults.max_iterations),
+        ..defaults
+    };
+    let solved = sinkhorn::solve(&log_p, k as usize, &options).map_err(mended_by_options)?;
+    if !solved.converged {
+        ui.warn(&format!(
+            "stopped after {} iterations at error {:.3}, tolerance {}: raise --iterations or --tolerance",
+            solved.iterations, solved.error, options.tolerance
+        ));
+    }
+    let stats = Stats {
+        iterations: solved.iterations,
+        seconds: started.elapsed().as_secs_f64(),
+        error: Some(solved.error),
+        cost: Some(solved.cost),
+        newton_steps: Some(solved.newton_steps),
+        moved: args.exact_balance.then_some(solved.moved),
+        sizes: solved.sizes,
+        ..Stats::default()
+    };
+    Ok((plain(solved.labels), stats))
+}
