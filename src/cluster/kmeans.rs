@@ -99,7 +99,9 @@ pub(super) fn initial_centroids(
     let centroids = match options.init {
         Init::Given(centroids) => centroids.to_kind(Kind::Float).to_device(points.device()),
         Init::PlusPlus | Init::Parallel => super::linfa::spread(points, options)?,
-        Init::Random => points.index_select(0, &random_rows(points, options.clusters, options.seed)),
+        Init::Random => {
+            points.index_select(0, &random_rows(points, options.clusters, options.seed))
+        }
     };
     Ok(if options.spherical {
         l2_rows(&centroids)
@@ -131,6 +133,9 @@ pub(crate) fn split_empty(
     let empty: Vec<usize> = (0..counts.len())
         .filter(|&cluster| counts[cluster] == 0)
         .collect();
+    if empty.is_empty() {
+        return 0;
+    }
     let spare = counts.iter().sum::<usize>().saturating_sub(counts.len());
     let d = centroids.size()[1];
     let signs = Tensor::arange(d, (Kind::Float, centroids.device())).remainder(2.0) * -2.0 + 1.0;

@@ -236,8 +236,8 @@ fn check_weights(weights: &Tensor, n: usize) -> Result<(), ClusterError> {
             got: weights.size(),
         });
     }
-    let values: Vec<f64> = Vec::try_from(&weights.to_device(Device::Cpu).to_kind(Kind::Double))
-        .unwrap_or_default();
+    let values: Vec<f64> =
+        Vec::try_from(&weights.to_device(Device::Cpu).to_kind(Kind::Double)).unwrap_or_default();
     let wrong = |weight: &f64| !(*weight >= 0.0 && weight.is_finite());
     match values.iter().position(wrong) {
         Some(row) => Err(ClusterError::Options(format!(
@@ -283,7 +283,9 @@ fn fit(
     }
     let rows = kmeans::random_rows(points, most, options.seed);
     let sample = points.index_select(0, &rows);
-    let weights = options.weights.map(|weights| weights.index_select(0, &rows.to_device(weights.device())));
+    let weights = options
+        .weights
+        .map(|weights| weights.index_select(0, &rows.to_device(weights.device())));
     let of_sample = KMeansOptions {
         weights: weights.as_ref(),
         ..*options
@@ -317,10 +319,7 @@ pub(crate) fn check_finite(matrix: &Tensor) -> Result<(), ClusterError> {
     for (start, rows) in chunks(matrix, CHUNK_BYTES) {
         let bad = rows.isfinite().logical_not().any_dim(1, false);
         if bad.any().int64_value(&[]) != 0 {
-            let row = bad
-                .to_kind(Kind::Int)
-                .argmax(0, false)
-                .int64_value(&[]);
+            let row = bad.to_kind(Kind::Int).argmax(0, false).int64_value(&[]);
             return Err(ClusterError::NotFinite {
                 row: start + row as usize,
             });

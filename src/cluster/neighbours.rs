@@ -40,10 +40,11 @@ impl Neighbours {
         }
         tch::no_grad(|| {
             let points = points.to_kind(Kind::Float).contiguous();
-            let squares = points
-                .to_kind(Kind::Double)
-                .square()
-                .sum_dim_intlist(1, false, Kind::Double);
+            let squares =
+                points
+                    .to_kind(Kind::Double)
+                    .square()
+                    .sum_dim_intlist(1, false, Kind::Double);
             let half = (&squares * -0.5).to_kind(Kind::Float);
             let longest = squares.max().double_value(&[]).sqrt();
             let transposed = points.transpose(0, 1);
@@ -70,16 +71,18 @@ impl Neighbours {
                     sort(&mut near);
                     let norm = lengths[row].sqrt();
                     // Of a sum of d rounded products (Higham, section 3.1), with room.
-                    let error = (d as f64 + 8.0)
-                        * f64::from(f32::EPSILON)
-                        * longest
-                        * (norm + longest);
+                    let error =
+                        (d as f64 + 8.0) * f64::from(f32::EPSILON) * longest * (norm + longest);
                     let rest = lengths[row] - 2.0 * (last[row] + error);
                     if candidates as usize + 1 < n && rest <= near[count - 1].1 {
                         near = search(&points, start + row as i64);
                     }
-                    found.index.extend(near[..count].iter().map(|&(j, _)| j as u32));
-                    found.squared.extend(near[..count].iter().map(|&(_, squared)| squared));
+                    found
+                        .index
+                        .extend(near[..count].iter().map(|&(j, _)| j as u32));
+                    found
+                        .squared
+                        .extend(near[..count].iter().map(|&(_, squared)| squared));
                 }
             }
         });
@@ -110,9 +113,7 @@ fn search(points: &Tensor, i: i64) -> Vec<(i64, f64)> {
 /// Squared distances `[r, c] f64` of `points` `[r, d]` to `others` `[r, c, d]`.
 fn squared_distances(points: &Tensor, others: &Tensor) -> Tensor {
     let differences = others.to_kind(Kind::Double) - points.to_kind(Kind::Double).unsqueeze(1);
-    differences
-        .square()
-        .sum_dim_intlist(2, false, Kind::Double)
+    differences.square().sum_dim_intlist(2, false, Kind::Double)
 }
 
 fn sort(near: &mut [(i64, f64)]) {

@@ -101,9 +101,9 @@ impl<'a> OnCpu<'a> {
             None => squares.sum(),
             Some(weights) => squares.zip(weights).map(|(s, &w)| s * f64::from(w)).sum(),
         };
-        let mut sorted = norms.to_vec();
-        sorted.sort_unstable_by(f64::total_cmp);
-        let typical = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+        let mut order = norms.to_vec();
+        let middle = order.len() / 2;
+        let (_, &mut typical, _) = order.select_nth_unstable_by(middle, f64::total_cmp);
         Ok(Self {
             values,
             d,
@@ -292,7 +292,9 @@ impl Points for OnDevice<'_> {
             let squared = rows.square().sum_dim_intlist(1, false, Kind::Float) - score * 2.0;
             let squared = squared.clamp_min(0.0);
             let weights = self.weights.narrow(0, start as i64, rows.size()[0]);
-            objective += squared.to_kind(Kind::Double).dot(&weights.to_kind(Kind::Double));
+            objective += squared
+                .to_kind(Kind::Double)
+                .dot(&weights.to_kind(Kind::Double));
             labels.push(label);
             distances.push(squared);
         }

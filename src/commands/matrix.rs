@@ -14,7 +14,7 @@ use crate::model::weights;
 const BLOCK: usize = 64 << 20;
 
 /// A matrix `[n, d]` as f32. The name's ending says what the file is: `.npy` (f16, f32 or f64, in C or
-/// Fortran order), `.safetensors` (with one matrix in it), `.csv` (numbers, a first line without any
+/// Fortran order; a vector is one column), `.safetensors` (with one matrix in it), `.csv` (numbers, a first line without any
 /// is a heading), `.jsonl` (an array a line); `-` is CSV or JSON Lines on stdin.
 ///
 /// # Errors
@@ -77,8 +77,10 @@ fn npy(mut file: impl Read) -> Result<Tensor> {
             bail!("it holds {descr}, no little-endian f16, f32 or f64: save it with .astype('<f4')")
         }
     };
-    let &[rows, columns] = header.shape() else {
-        bail!("it is no matrix [n, d], its shape is {:?}", header.shape());
+    let (rows, columns) = match *header.shape() {
+        [rows, columns] => (rows, columns),
+        [rows] => (rows, 1),
+        ref other => bail!("it is no matrix [n, d], its shape is {other:?}"),
     };
     let (rows, columns) = (rows as i64, columns as i64);
     let by_columns = header.order() == Order::Fortran;

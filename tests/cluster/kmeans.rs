@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use rand::Rng;
+use rand::seq::SliceRandom;
 use ssl_cluster::cluster::metrics::ari;
 use ssl_cluster::cluster::{
     ClusterError, Clustering, Empty, Engine, Init, KMeansOptions, Statistics, cluster, engine,
@@ -731,5 +732,120 @@ proptest! {
         if !spherical {
             assert_nearest(&points, &clustering);
         }
+    }
+}
+
+#[test]
+fn a_weight_counts_like_so_many_copies() {
+    let points = normal(51, 300, 4);
+    let weights: Vec<f32> = (0..300).map(|i| (i % 4) as f32).collect();
+    let copies: Rows = points
+        .iter()
+        .zip(&weights)
+        .flat_map(|(point, &weight)| vec![point.clone(); weight as usize])
+        .collect();
+    let start = tensor(&some_of(&copies, 7));
+    let column = Tensor::from_slice(&weights);
+    let options = KMeansOptions {
+        clusters: 7,
+        init: Init::Given(&start),
+        ..KMeansOptions::default()
+    };
+    let weighted = KMeansOptions {
+        weights: Some(&column),
+        ..options
+    };
+    let (copied, weighted) = (fit(&copies, &options), fit(&points, &weighted));
+    for (a, b) in objectives(&copied.statistics)
+        .into_iter()
+        .zip(objectives(&weighted.statistics))
+    {
+        assert_close(a, b, 1e-6 * a);
+    }
+    for (a, b) in rows(&copied.centroids)
+        .iter()
+        .zip(rows(&weighted.centroids))
+    {
+        assert_close(squared_distance(a, &b), 0.0, 1e-10);
+    }
+    let of_copies = labels(&weighted)
+        .into_iter()
+        .zip(&weights)
+        .flat_map(|(label, &weight)| vec![label; weight as usize]);
+    assert!(of_copies.eq(labels(&copied)));
+}
+
+#[test]
+fn weights_that_make_no_sense_are_refused() {
+    let points = tensor(&normal(52, 5, 2));
+    for weights in [
+        vec![1.0_f32; 4],
+        vec![1.0, -1.0, 1.0, 1.0, 1.0],
+        vec![1.0, f32::NAN, 1.0, 1.0, 1.0],
+        vec![0.0; 5],
+    ] {
+        let weights = Tensor::from_slice(&weights);
+        let options = KMeansOptions {
+            weights: Some(&weights),
+            ..KMeansOptions::default()
+        };
+        assert!(cluster(TENSOR, &points, &options).is_err());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn what_must_not_matter_does_not(
+        n in 12..200_usize,
+        d in 1..20_usize,
+        clusters in 1..12_usize,
+        power in -8..9_i32,
+        seed in 0..u64::MAX,
+    ) {
+        let points = normal(seed, n, d);
+        let start = some_of(&points, clusters);
+        let with = |points: &Rows, start: &Rows| {
+            let start = tensor(start);
+            fit(points, &KMeansOptions { clusters, init: Init::Given(&start), ..KMeansOptions::default() })
+        };
+        let plain = with(&points, &start);
+
+        let mut order: Vec<usize> = (0..n).collect();
+        order.shuffle(&mut generator(seed));
+        let shuffled: Rows = order.iter().map(|&row| points[row].clone()).collect();
+        let expected: Vec<usize> = order.iter().map(|&row| labels(&plain)[row]).collect();
+        prop_assert_eq!(labels(&with(&shuffled, &start)), expected);
+
+        // A power of two changes no rounding.
+        let scale = 2.0_f64.powi(power);
+        let scaled = |rows: &Rows| -> Rows {
+            rows.iter().map(|row| row.iter().map(|x| x * scale).collect()).collect()
+        };
+        prop_assert_eq!(labels(&with(&scaled(&points), &scaled(&start))), labels(&plain));
+
+        // Coordinates on a grid stay exact when they are moved.
+        let grid = |rows: &Rows, by: f64| -> Rows {
+            rows.iter().map(|row| row.iter().map(|x| (x * 64.0).round() / 64.0 + by).collect()).collect()
+        };
+        let (here, there) = ([grid(&points, 0.0), grid(&start, 0.0)], [grid(&points, 3.0), grid(&start, 3.0)]);
+        let once = |points: &Rows, start: &Rows| {
+            let start = tensor(start);
+            let options = KMeansOptions { clusters, iterations: 0, init: Init::Given(&start), ..KMeansOptions::default() };
+            labels(&fit(points, &options))
+        };
+        prop_assert_eq!(once(&here[0], &here[1]), once(&there[0], &there[1]));
+    }
+
+    #[test]
+    fn a_warm_start_at_a_fixed_point_stops_at_once(seed in 0..u64::MAX, clusters in 1..10_usize) {
+        let points = normal(seed, 150, 3);
+        let options = KMeansOptions { clusters, iterations: 500, seed, ..KMeansOptions::default() };
+        let rested = fit(&points, &options);
+        let again = fit(&points, &KMeansOptions { init: Init::Given(&rested.centroids), ..options });
+        prop_assert_eq!(again.statistics.iterations, 1);
+        prop_assert_eq!(again.statistics.history[1].moved, 0);
+        prop_assert_eq!(labels(&again), labels(&rested));
     }
 }

@@ -3,11 +3,12 @@
 //! one of a point; more rows are no faster, because a core takes four such instructions a cycle at most.
 
 use std::arch::x86_64::{
-    __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32,
-    _mm256_setzero_si256, _mm256_storeu_si256,
+    __m256i, _mm_loadu_ps, _mm256_add_epi32, _mm256_add_pd, _mm256_cvtps_pd, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_mul_pd, _mm256_set1_epi32, _mm256_setzero_pd, _mm256_setzero_si256,
+    _mm256_storeu_pd, _mm256_storeu_si256,
 };
 
-use super::{COLUMNS, Products, ROWS, Tile, Work};
+use super::{COLUMNS, LANES, Products, ROWS, Tile, Work, total};
 
 /// Runs `work` compiled for AVX2.
 ///
@@ -37,6 +38,29 @@ impl Products for Avx2 {
             unsafe { products(points, panel.as_ptr(), pairs, tile) }
         }
         tile
+    }
+
+    #[inline(always)]
+    fn inner(a: &[f32], b: &[f32]) -> f64 {
+        assert_eq!(a.len(), b.len());
+        let whole = a.len() / LANES * LANES;
+        let mut sums = [0.0; LANES];
+        // SAFETY: as for `tile`; 16 values of each row from a place at which as many are left.
+        unsafe {
+            let mut lanes = [_mm256_setzero_pd(); LANES / 4];
+            for start in (0..whole).step_by(LANES) {
+                for (part, lanes) in lanes.iter_mut().enumerate() {
+                    let four = |row: &[f32]| {
+                        _mm256_cvtps_pd(_mm_loadu_ps(row.as_ptr().add(start + 4 * part)))
+                    };
+                    *lanes = _mm256_add_pd(*lanes, _mm256_mul_pd(four(a), four(b)));
+                }
+            }
+            for (sums, lanes) in sums.chunks_exact_mut(4).zip(lanes) {
+                _mm256_storeu_pd(sums.as_mut_ptr(), lanes);
+            }
+        }
+        total(sums, &a[whole..], &b[whole..])
     }
 }
 

@@ -3,11 +3,14 @@
 //! halves of their dimensions, so that there are still eight sums that do not wait for each other.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi32, _mm512_dpwssd_epi32, _mm512_loadu_si512, _mm512_madd_epi16,
-    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
+    __m512i, _mm256_loadu_ps, _mm512_add_epi32, _mm512_add_pd, _mm512_add_ps, _mm512_cvtepi32_ps,
+    _mm512_cvtps_pd, _mm512_dpwssd_epi32, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16,
+    _mm512_mask_cmple_epu16_mask, _mm512_mask_mov_ps, _mm512_maskz_loadu_epi16, _mm512_mul_pd,
+    _mm512_mul_ps, _mm512_reduce_max_ps, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_pd, _mm512_setzero_si512, _mm512_storeu_pd, _mm512_storeu_si512,
 };
 
-use super::{COLUMNS, Products, ROWS, Tile, Work};
+use super::{BITS, COLUMNS, LANES, Products, ROWS, Scored, Tile, Work, total};
 
 /// Runs `work` compiled for AVX-512.
 ///
@@ -43,6 +46,54 @@ impl<const VNNI: bool> Products for Avx512<VNNI> {
             } else {
                 products_of_few::<VNNI>(points, panel.as_ptr(), pairs)
             }
+        }
+    }
+
+    #[inline(always)]
+    fn highest((row, factor, factors, shifts): Scored, own: usize) -> f32 {
+        // SAFETY: as for `tile`; each of the arrays is as long as a register.
+        unsafe {
+            let products = _mm512_cvtepi32_ps(_mm512_loadu_si512(row.as_ptr().cast()));
+            let factors = _mm512_mul_ps(_mm512_set1_ps(factor), _mm512_loadu_ps(factors.as_ptr()));
+            let shifts = _mm512_loadu_ps(shifts.as_ptr());
+            let scores = _mm512_add_ps(_mm512_mul_ps(products, factors), shifts);
+            let others = !(1_u32 << own) as u16;
+            let scores = _mm512_mask_mov_ps(_mm512_set1_ps(f32::NEG_INFINITY), others, scores);
+            _mm512_reduce_max_ps(scores)
+        }
+    }
+
+    #[inline(always)]
+    fn inner(a: &[f32], b: &[f32]) -> f64 {
+        assert_eq!(a.len(), b.len());
+        let whole = a.len() / LANES * LANES;
+        let mut sums = [0.0; LANES];
+        // SAFETY: as for `tile`; 16 values of each row from a place at which as many are left.
+        unsafe {
+            let mut lanes = [_mm512_setzero_pd(); LANES / 8];
+            for start in (0..whole).step_by(LANES) {
+                for (part, lanes) in lanes.iter_mut().enumerate() {
+                    let eight = |row: &[f32]| {
+                        _mm512_cvtps_pd(_mm256_loadu_ps(row.as_ptr().add(start + 8 * part)))
+                    };
+                    *lanes = _mm512_add_pd(*lanes, _mm512_mul_pd(eight(a), eight(b)));
+                }
+            }
+            for (sums, lanes) in sums.chunks_exact_mut(8).zip(lanes) {
+                _mm512_storeu_pd(sums.as_mut_ptr(), lanes);
+            }
+        }
+        total(sums, &a[whole..], &b[whole..])
+    }
+
+    #[inline(always)]
+    fn at_most(values: &[u16], most: u16) -> u32 {
+        assert!(values.len() <= BITS);
+        let there = ((1_u64 << values.len()) - 1) as u32;
+        // SAFETY: as for `tile`; only the values that are there are read.
+        unsafe {
+            let values = _mm512_maskz_loadu_epi16(there, values.as_ptr().cast());
+            _mm512_mask_cmple_epu16_mask(there, values, _mm512_set1_epi16(most as i16))
         }
     }
 }

@@ -15,6 +15,7 @@ mod avx2;
 mod avx512;
 mod portable;
 
+pub use portable::Portable;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -27,6 +28,57 @@ pub const NORM: f64 = 32_000.0;
 
 /// Products of a tile.
 pub type Tile = [[i32; COLUMNS]; ROWS];
+
+/// Sums of an inner product that are kept apart, so that vector instructions may add to all of them
+/// in any order.
+pub const LANES: usize = 16;
+
+/// An inner product in f64.
+#[inline(always)]
+pub fn inner(a: &[f32], b: &[f32]) -> f64 {
+    let (chunks, _) = a.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for (a, b) in chunks.iter().zip(b.as_chunks::<LANES>().0) {
+        sums = std::array::from_fn(|lane| sums[lane] + f64::from(a[lane]) * f64::from(b[lane]));
+    }
+    total(sums, &a[LANES * chunks.len()..], &b[LANES * chunks.len()..])
+}
+
+/// The sum of all lanes, after the products of what is left over have gone into the first of them.
+#[inline(always)]
+fn total(mut sums: [f64; LANES], a: &[f32], b: &[f32]) -> f64 {
+    for (sum, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+        *sum += f64::from(a) * f64::from(b);
+    }
+    sums.iter().sum()
+}
+
+/// Values that [`Products::at_most`] compares at a time.
+pub const BITS: usize = 32;
+
+/// A row of a tile, the point's factor, the factors of the columns, and what is added to each.
+pub type Scored<'a> = (
+    &'a [i32; COLUMNS],
+    f32,
+    &'a [f32; COLUMNS],
+    &'a [f32; COLUMNS],
+);
+
+/// Products scaled back and shifted; −∞ in column `own`, where that is one.
+#[inline(always)]
+pub fn scores((row, factor, factors, shifts): Scored, own: usize) -> [f32; COLUMNS] {
+    let mut scores = std::array::from_fn(|j| row[j] as f32 * (factor * factors[j]) + shifts[j]);
+    if let Some(score) = scores.get_mut(own) {
+        *score = f32::NEG_INFINITY;
+    }
+    scores
+}
+
+/// The larger number; one instruction, unlike `f32::max`, because there is no NaN here.
+#[inline(always)]
+pub fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
 
 /// Scaled rows of a matrix `[k, d]` in panels of [`COLUMNS`] rows, in which two dimensions of all
 /// rows lie side by side: `[panels][d / 2][COLUMNS][2]`, padded with zeros.
@@ -169,7 +221,11 @@ impl Path {
     /// # Panics
     /// If the processor lacks the instruction set.
     pub fn run<W: Work>(self, work: W) -> W::Output {
-        assert!(Self::available().contains(&self), "{} is not there", self.name());
+        assert!(
+            Self::available().contains(&self),
+            "{} is not there",
+            self.name()
+        );
         match self {
             // SAFETY: the processor has the instruction set, as asserted.
             #[cfg(target_arch = "x86_64")]
@@ -187,6 +243,29 @@ impl Path {
 pub trait Products {
     /// The first `count` rows of the tile matter. All points are of the same, even length.
     fn tile(points: [&[i16]; ROWS], count: usize, panel: &[i16]) -> Tile;
+
+    /// The largest of the [`scores`].
+    #[inline(always)]
+    fn highest(products: Scored, own: usize) -> f32 {
+        let scores = scores(products, own);
+        // In halves, so that the compiler may use vector instructions.
+        let eight: [f32; 8] = std::array::from_fn(|j| larger(scores[j], scores[j + 8]));
+        let four: [f32; 4] = std::array::from_fn(|j| larger(eight[j], eight[j + 4]));
+        larger(larger(four[0], four[2]), larger(four[1], four[3]))
+    }
+
+    /// The [`inner`] product of two rows of the same length: the same number on every path.
+    fn inner(a: &[f32], b: &[f32]) -> f64;
+
+    /// Those of up to [`BITS`] values that are not above `most`, as bits.
+    #[inline(always)]
+    fn at_most(values: &[u16], most: u16) -> u32 {
+        let mut bits = 0;
+        for (at, &value) in values.iter().enumerate() {
+            bits |= u32::from(value <= most) << at;
+        }
+        bits
+    }
 }
 
 /// Work that is compiled once for each instruction set: on products, or in loops that the compiler

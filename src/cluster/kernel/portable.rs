@@ -18,4 +18,9 @@ impl Products for Portable {
         }
         tile
     }
+
+    #[inline(always)]
+    fn inner(a: &[f32], b: &[f32]) -> f64 {
+        super::inner(a, b)
+    }
 }

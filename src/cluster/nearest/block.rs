@@ -9,7 +9,10 @@ use rayon::prelude::*;
 
 use super::layout::{Layout, Unit};
 use super::norms;
-use crate::cluster::kernel::{COLUMNS, Panels, Products, ROWS, Scale, Work, padded, quantise};
+use crate::cluster::kernel::{
+    self, BITS, COLUMNS, Panels, Path, Products, ROWS, Scale, Scored, Work, larger, padded,
+    quantise,
+};
 
 /// Single precision rounds the arithmetic on scores by less than this share of their parts.
 const ROUNDING: f64 = 1e-6;
@@ -48,8 +51,8 @@ impl Terms {
 
 impl<'a> Centroids<'a> {
     /// Takes `values` `[k, d]`; products need [`Self::pack`] as well.
-    pub fn new(values: &'a [f32], d: usize) -> Self {
-        let norms = norms(values, d);
+    pub fn new(path: Path, values: &'a [f32], d: usize) -> Self {
+        let norms = norms(path, values, d);
         Self {
             values,
             d,
@@ -74,9 +77,9 @@ impl<'a> Centroids<'a> {
 
     /// `x·c − ‖c‖²/2` in f64.
     #[inline(always)]
-    pub fn exact_score(&self, point: &[f32], j: u32) -> f64 {
+    pub fn exact_score<P: Products>(&self, point: &[f32], j: u32) -> f64 {
         let centroid = &self.values[j as usize * self.d..][..self.d];
-        inner(point, centroid) - self.half[j as usize]
+        P::inner(point, centroid) - self.half[j as usize]
     }
 }
 
@@ -102,22 +105,6 @@ fn terms(order: &[u32], scales: &[Scale], norms: &[f64], half: &[f64]) -> Terms 
 /// The next f32 that is certainly not smaller.
 fn up(value: f64) -> f32 {
     (value * (1.0 + 1e-6)) as f32 + f32::MIN_POSITIVE
-}
-
-/// An inner product in f64, in eight lanes, so that the compiler may use vector instructions.
-#[inline(always)]
-pub fn inner(a: &[f32], b: &[f32]) -> f64 {
-    let mut sums = [0.0; 8];
-    let (eights, rest) = (a.chunks_exact(8), a.len() / 8 * 8);
-    for (a, b) in eights.zip(b.chunks_exact(8)) {
-        for lane in 0..8 {
-            sums[lane] += f64::from(a[lane]) * f64::from(b[lane]);
-        }
-    }
-    for (lane, (&a, &b)) in a[rest..].iter().zip(&b[rest..]).enumerate() {
-        sums[lane] += f64::from(a) * f64::from(b);
-    }
-    sums.iter().sum()
 }
 
 /// Some points with what is known of them.
@@ -152,7 +139,10 @@ pub struct Scratch {
     lists: Lists,
     /// Points in 16 bits, `[points, d]` padded; only those that take part are renewed.
     scaled: Vec<i16>,
+    /// Of the points of a list: the upper bound on the scores of a group, and what it makes of the
+    /// distances.
     tops: Vec<f32>,
+    lowest: Vec<u16>,
 }
 
 /// What is known of a point during a search.
@@ -175,6 +165,8 @@ struct Lists {
     counts: Vec<u32>,
     /// `[groups, size]`
     points: Vec<u16>,
+    /// All points, where each group is compared with all.
+    all: Option<Vec<u16>>,
 }
 
 impl Work for Block<'_> {
@@ -184,12 +176,13 @@ impl Work for Block<'_> {
     #[inline(always)]
     fn run<P: Products>(mut self) -> Self::Output {
         let mut scratch = std::mem::take(self.scratch);
-        self.prepare(&mut scratch);
+        self.prepare::<P>(&mut scratch);
         let Scratch {
             rows,
             lists,
             scaled,
             tops,
+            lowest,
         } = &mut scratch;
         let (d, groups) = (self.centroids.d, self.layout.groups());
         let mut searched = 0;
@@ -198,10 +191,13 @@ impl Work for Block<'_> {
             for (few, tops) in points.chunks(ROWS).zip(tops.chunks_exact_mut(ROWS)) {
                 tops.copy_from_slice(&self.compare::<P>(group, few, scaled, rows));
             }
-            for (&i, &top) in points.iter().zip(&*tops) {
-                let i = usize::from(i);
-                self.bounds[i * groups + group] =
-                    self.unit.below(distance(self.norms[i], f64::from(top)));
+            // A loop without gaps, of which the compiler makes vector instructions.
+            for (bound, (&i, &top)) in lowest.iter_mut().zip(points.iter().zip(&*tops)) {
+                let norm = self.norms[usize::from(i)];
+                *bound = self.unit.below(distance(norm, f64::from(top)));
+            }
+            for (&i, &bound) in points.iter().zip(&*lowest) {
+                self.bounds[usize::from(i) * groups + group] = bound;
             }
             searched += points.len();
         }
@@ -209,7 +205,7 @@ impl Work for Block<'_> {
         for (i, point) in self.points.chunks_exact(d).enumerate() {
             let before = self.labels[i];
             let own = (self.own[i], before);
-            let (score, nearest) = rows[i].decide(point, own, self.centroids);
+            let (score, nearest) = rows[i].decide::<P>(point, own, self.centroids);
             if nearest != before {
                 // The centroid that was its own is one of the others now.
                 let bound = &mut self.bounds[i * groups + self.layout.group_of(before)];
@@ -226,26 +222,30 @@ impl Work for Block<'_> {
 impl Block<'_> {
     /// Lowers the bounds, finds what must be compared, and scales the points that take part.
     #[inline(always)]
-    fn prepare(&mut self, scratch: &mut Scratch) {
+    fn prepare<P: Products>(&mut self, scratch: &mut Scratch) {
         let (d, groups, count) = (self.centroids.d, self.layout.groups(), self.norms.len());
         let width = padded(d);
         scratch.lists.clear(groups, count);
+        if self.moves.is_none() {
+            scratch.lists.all = Some((0..count as u16).collect());
+        }
         scratch.scaled.resize(count * width, 0);
         scratch.tops.resize(count.next_multiple_of(ROWS), 0.0);
+        scratch.lowest.resize(count, 0);
         scratch.rows.clear();
         for (i, point) in self.points.chunks_exact(d).enumerate() {
             let (norm, label) = (self.norms[i], self.labels[i]);
             if self.moves.is_none_or(|moves| moves.at_all[label as usize]) {
-                self.own[i] = self.centroids.exact_score(point, label);
+                self.own[i] = self.centroids.exact_score::<P>(point, label);
             }
             let own = self.own[i];
             let bounds = &mut self.bounds[i * groups..][..groups];
             let some = match self.moves {
-                None => scratch.lists.add_to_all(i),
+                None => true,
                 Some(moves) => {
                     lower(bounds, &moves.of_groups);
                     let own = self.unit.above(distance(norm, own));
-                    scratch.lists.add(i, bounds, own)
+                    scratch.lists.add::<P>(i, bounds, own)
                 }
             };
             let scale = if some {
@@ -289,17 +289,16 @@ impl Block<'_> {
             let tile = P::tile(points, few.len(), self.centroids.panels.panel(panel));
             for r in 0..few.len() {
                 let row = &mut rows[index[r]];
-                let mut scores = [0.0_f32; COLUMNS];
-                for j in 0..COLUMNS {
-                    scores[j] = tile[r][j] as f32 * (row.factor * terms.factor[j]) + terms.shift[j];
-                }
-                if row.place.0 == panel {
-                    scores[row.place.1] = f32::NEG_INFINITY;
-                }
-                let upper = highest(&scores) + terms.error(row);
+                let own = if row.place.0 == panel {
+                    row.place.1
+                } else {
+                    COLUMNS
+                };
+                let products = (&tile[r], row.factor, &terms.factor, &terms.shift);
+                let upper = P::highest(products, own) + terms.error(row);
                 tops[r] = larger(tops[r], upper);
                 if upper >= row.floor {
-                    row.note(&scores, terms, &self.layout.order[panel * COLUMNS..]);
+                    row.note(products, own, terms, &self.layout.order[panel * COLUMNS..]);
                 }
             }
         }
@@ -327,30 +326,20 @@ fn lower(bounds: &mut [u16], drifts: &[u16]) {
     }
 }
 
-/// The largest of some scores, in halves, so that the compiler may use vector instructions.
-#[inline(always)]
-fn highest(scores: &[f32; COLUMNS]) -> f32 {
-    let eight: [f32; 8] = std::array::from_fn(|j| larger(scores[j], scores[j + 8]));
-    let four: [f32; 4] = std::array::from_fn(|j| larger(eight[j], eight[j + 4]));
-    larger(larger(four[0], four[2]), larger(four[1], four[3]))
-}
-
-/// The larger number; one instruction, unlike `f32::max`, because there is no NaN here.
-#[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
-    if a > b { a } else { b }
-}
-
 impl Lists {
     /// Empty lists for `size` points.
     fn clear(&mut self, groups: usize, size: usize) {
         self.size = size;
+        self.all = None;
         self.counts.clear();
         self.counts.resize(groups, 0);
         self.points.resize(groups * size, 0);
     }
 
     fn of(&self, group: usize) -> &[u16] {
+        if let Some(all) = &self.all {
+            return all;
+        }
         &self.points[group * self.size..][..self.counts[group] as usize]
     }
 
@@ -361,28 +350,16 @@ impl Lists {
         *count += 1;
     }
 
-    fn add_to_all(&mut self, point: usize) -> bool {
-        (0..self.counts.len()).for_each(|group| self.push(group, point));
-        true
-    }
-
     /// Adds a point to the groups whose bound does not exceed `own`; whether there are any.
     #[inline(always)]
-    fn add(&mut self, point: usize, bounds: &[u16], own: u16) -> bool {
-        const STRIDE: usize = 16;
+    fn add<P: Products>(&mut self, point: usize, bounds: &[u16], own: u16) -> bool {
         let mut some = false;
-        for (part, bounds) in bounds.chunks(STRIDE).enumerate() {
-            let mut any = false;
-            for &bound in bounds {
-                any |= bound <= own;
-            }
-            if any {
+        for (part, bounds) in bounds.chunks(BITS).enumerate() {
+            let mut open = P::at_most(bounds, own);
+            while open != 0 {
+                self.push(part * BITS + open.trailing_zeros() as usize, point);
+                open &= open - 1;
                 some = true;
-                for (group, &bound) in bounds.iter().enumerate() {
-                    if bound <= own {
-                        self.push(part * STRIDE + group, point);
-                    }
-                }
             }
         }
         some
@@ -393,8 +370,9 @@ impl Row {
     /// Notes the centroids of a panel that reach the floor, and raises it.
     #[cold]
     #[inline(never)]
-    fn note(&mut self, scores: &[f32; COLUMNS], terms: &Terms, order: &[u32]) {
+    fn note(&mut self, products: Scored, own: usize, terms: &Terms, order: &[u32]) {
         let error = terms.error(self);
+        let scores = kernel::scores(products, own);
         for (&score, &centroid) in scores.iter().zip(order) {
             let bound = score + error;
             if bound >= self.floor {
@@ -406,11 +384,17 @@ impl Row {
     }
 
     /// The nearest of the own centroid and the open ones, ties to the smaller index, with its score.
-    fn decide(&self, point: &[f32], own: (f64, u32), centroids: &Centroids) -> (f64, u32) {
+    #[inline(always)]
+    fn decide<P: Products>(
+        &self,
+        point: &[f32],
+        own: (f64, u32),
+        centroids: &Centroids,
+    ) -> (f64, u32) {
         let mut best = own;
         for &(upper, j) in &self.open {
             if upper >= self.floor {
-                let score = centroids.exact_score(point, j);
+                let score = centroids.exact_score::<P>(point, j);
                 if score > best.0 || (score == best.0 && j < best.1) {
                     best = (score, j);
                 }

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
-use crate::cluster::kernel::Path;
+use crate::cluster::kernel::{Path, Portable, Products, Work};
 use block::{Block, Centroids, Moves, Scratch};
 use layout::{Layout, Unit};
 
@@ -54,7 +54,7 @@ pub struct Search<'a> {
 impl<'a> Search<'a> {
     /// `points` `[n, d]` to be divided among `k` centroids, with the instruction set `path`.
     pub fn new(path: Path, points: &'a [f32], d: usize, k: usize) -> Self {
-        let norms = norms(points, d);
+        let norms = norms(path, points, d);
         let layout = Layout::new(norms.len(), d, k);
         Self {
             path,
@@ -101,7 +101,7 @@ impl<'a> Search<'a> {
     pub fn assign(&mut self, centroids: &[f32]) -> usize {
         assert_eq!(centroids.len(), self.layout.order.len() * self.d);
         let drifts = self.drifts(centroids);
-        let mut prepared = Centroids::new(centroids, self.d);
+        let mut prepared = Centroids::new(self.path, centroids, self.d);
         if let Some(drifts) = &drifts {
             self.regroup(drifts, &prepared);
         }
@@ -175,7 +175,7 @@ impl<'a> Search<'a> {
         let groups = self.layout.groups();
         for row in (0..self.norms.len()).step_by((self.norms.len() / SAMPLE).max(1)) {
             let point = &self.points[row * self.d..][..self.d];
-            let own = centroids.exact_score(point, self.labels[row]);
+            let own = centroids.exact_score::<Portable>(point, self.labels[row]);
             let own = self.unit.above(block::distance(self.norms[row], own));
             let bounds = &self.bounds[row * groups..][..groups];
             let open = |bounds: &[u16], drifts: &[u16]| {
@@ -224,9 +224,27 @@ fn largest(norms: &[f64]) -> f64 {
 }
 
 /// The Euclidean norms of `rows` `[n, d]`.
-pub fn norms(rows: &[f32], d: usize) -> Vec<f64> {
-    rows.par_chunks_exact(d)
-        .with_min_len(BLOCK)
-        .map(|row| block::inner(row, row).sqrt())
-        .collect()
+pub fn norms(path: Path, rows: &[f32], d: usize) -> Vec<f64> {
+    let mut norms = vec![0.0; rows.len() / d];
+    rows.par_chunks(BLOCK * d)
+        .zip(norms.par_chunks_mut(BLOCK))
+        .for_each(|(rows, norms)| path.run(Norms { rows, d, norms }));
+    norms
+}
+
+struct Norms<'a> {
+    rows: &'a [f32],
+    d: usize,
+    norms: &'a mut [f64],
+}
+
+impl Work for Norms<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<P: Products>(self) {
+        for (norm, row) in self.norms.iter_mut().zip(self.rows.chunks_exact(self.d)) {
+            *norm = P::inner(row, row).sqrt();
+        }
+    }
 }

@@ -126,4 +126,3 @@ fn distances(points: &Tensor, centroids: &Tensor, labels: &Tensor) -> Result<Vec
     }
     Ok(all)
 }
-
