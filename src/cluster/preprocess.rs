@@ -29,9 +29,10 @@ pub struct Pca {
 
 impl Pca {
     /// Principal components of `features` `[n, d]`: at most `most` of them, fewer where the rank is
-    /// smaller. The covariance is summed in f64 by blocks (memory: d² doubles and 64 MiB); where
-    /// there are fewer rows than columns the n x n matrix of inner products, which has the same
-    /// eigenvalues, takes its place.
+    /// smaller. The covariance is summed in f64 by blocks in one pass, so that features may lie in a
+    /// mapped file that is larger than memory (memory: a few times d² doubles and 64 MiB); where there
+    /// are fewer rows than columns the n x n matrix of inner products, which has the same eigenvalues,
+    /// takes its place.
     ///
     /// # Errors
     /// Not a matrix, no rows, or a row with NaN or infinity.
@@ -43,20 +44,12 @@ impl Pca {
                 clusters: 1,
             });
         }
-        check_finite(features)?;
         tch::no_grad(|| {
-            let options = (Kind::Double, features.device());
-            let mut mean = Tensor::zeros([d as i64], options);
-            for (_, rows) in chunks(features, CHUNK_BYTES) {
-                mean += rows
-                    .to_kind(Kind::Double)
-                    .sum_dim_intlist(0, false, Kind::Double);
-            }
-            let mean = mean / n as f64;
-            let (values, components) = if n < d {
-                of_few_rows(features, &mean, most)
+            let (mean, values, components) = if n < d {
+                check_finite(features)?;
+                of_few_rows(features, most)
             } else {
-                of_covariance(features, &mean, most)
+                of_covariance(features, most)?
             };
             let rank = components.size()[0];
             let largest = components.abs().argmax(1, true);
@@ -119,23 +112,43 @@ impl Pca {
     }
 }
 
-/// Eigenvalues of the covariance, falling, and the first eigenvectors `[r, d]`.
-fn of_covariance(features: &Tensor, mean: &Tensor, most: usize) -> (Tensor, Tensor) {
-    let d = mean.size()[0];
-    let mut covariance = Tensor::zeros([d, d], (Kind::Double, mean.device()));
+/// The mean, the eigenvalues of the covariance, falling, and the first eigenvectors `[r, d]`.
+fn of_covariance(features: &Tensor, most: usize) -> Result<(Tensor, Tensor, Tensor), ClusterError> {
+    let (n, d) = (features.size()[0] as f64, features.size()[1]);
+    let options = (Kind::Double, features.device());
+    let (mut sum, mut products) = (Tensor::zeros([d], options), Tensor::zeros([d, d], options));
+    let mut origin: Option<Tensor> = None;
     for (_, rows) in chunks(features, CHUNK_BYTES) {
-        let centred = rows.to_kind(Kind::Double) - mean;
-        covariance += centred.transpose(0, 1).matmul(&centred);
+        let rows = rows.to_kind(Kind::Double);
+        // Near the mean, so that little is lost when its square is taken off at the end.
+        let origin = origin.get_or_insert_with(|| mean_of(&rows));
+        let centred = rows - &*origin;
+        sum += centred.sum_dim_intlist(0, false, Kind::Double);
+        products += centred.transpose(0, 1).matmul(&centred);
     }
-    let (values, vectors) = falling(covariance / features.size()[0] as f64);
+    if sum.isfinite().all().int64_value(&[]) == 0 {
+        check_finite(features)?;
+    }
+    let shift = sum / n;
+    let covariance = products / n - shift.outer(&shift);
+    let (values, vectors) = falling(covariance);
     let rank = rank(&values).min(most).max(1);
-    (values, vectors.narrow(0, 0, rank as i64))
+    let mean = origin.map_or(shift.shallow_clone(), |origin| origin + &shift);
+    Ok((mean, values, vectors.narrow(0, 0, rank as i64)))
+}
+
+fn mean_of(rows: &Tensor) -> Tensor {
+    rows.mean_dim(0, false, Kind::Double)
 }
 
 /// The same from the inner products of rows: with `XXᵀ/n = U diag(λ) Uᵀ` the eigenvectors are the
 /// rows of `diag(nλ)^-1/2 Uᵀ X`.
-fn of_few_rows(features: &Tensor, mean: &Tensor, most: usize) -> (Tensor, Tensor) {
-    let (n, d) = (features.size()[0], mean.size()[0]);
+fn of_few_rows(features: &Tensor, most: usize) -> (Tensor, Tensor, Tensor) {
+    let (n, d) = (features.size()[0], features.size()[1]);
+    let parts: Vec<Tensor> = chunks(features, CHUNK_BYTES)
+        .map(|(_, rows)| rows.sum_dim_intlist(0, false, Kind::Double))
+        .collect();
+    let mean = Tensor::stack(&parts, 0).sum_dim_intlist(0, false, Kind::Double) / n as f64;
     let columns = super::rows_per_chunk(n as usize, CHUNK_BYTES) as i64;
     let blocks = || {
         (0..d).step_by(columns as usize).map(|start| {
@@ -154,11 +167,11 @@ fn of_few_rows(features: &Tensor, mean: &Tensor, most: usize) -> (Tensor, Tensor
         // All rows are equal: any direction will do.
         let first = Tensor::zeros([1, d], (Kind::Double, mean.device()));
         let _ = first.narrow(1, 0, 1).fill_(1.0);
-        return (values, first);
+        return (mean, values, first);
     }
     let rows = vectors.narrow(0, 0, rank) / scale.unsqueeze(1);
     let parts: Vec<Tensor> = blocks().map(|block| rows.matmul(&block)).collect();
-    (values, Tensor::cat(&parts, 1))
+    (mean, values, Tensor::cat(&parts, 1))
 }
 
 /// Eigenvalues of a symmetric matrix, falling, and its eigenvectors as rows.

@@ -1,7 +1,7 @@
 //! Matrices in and out of files: `.npy`, `.safetensors`, CSV, and JSON Lines of arrays.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,6 +12,8 @@ use crate::model::weights;
 
 /// Bytes read at a time: beside the matrix itself no more than this is held.
 const BLOCK: usize = 64 << 20;
+/// Bytes from which on an `.npy` file of f32 is mapped.
+const MAPPED: i64 = 512 << 20;
 
 /// A matrix `[n, d]` as f32. The name's ending says what the file is: `.npy` (f16, f32 or f64, in C or
 /// Fortran order; a vector is one column), `.safetensors` (with one matrix in it), `.csv` (numbers, a first line without any
@@ -40,7 +42,7 @@ pub fn read(path: &Path) -> Result<Tensor> {
         "safetensors" => safetensors(path),
         _ => {
             let file = File::open(path).with_context(|| format!("cannot read {}", name()))?;
-            npy(BufReader::new(file)).with_context(name)
+            npy(path, BufReader::new(file)).with_context(name)
         }
     }
 }
@@ -65,7 +67,7 @@ pub fn to_npy(matrix: &Tensor) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn npy(mut file: impl Read) -> Result<Tensor> {
+fn npy(path: &Path, mut file: BufReader<File>) -> Result<Tensor> {
     let header = NpyHeader::from_reader(&mut file)
         .map_err(|error| anyhow::anyhow!("no good .npy file: {error}"))?;
     let descr = header.dtype().descr();
@@ -84,6 +86,11 @@ fn npy(mut file: impl Read) -> Result<Tensor> {
     };
     let (rows, columns) = (rows as i64, columns as i64);
     let by_columns = header.order() == Order::Fortran;
+    if kind == Kind::Float && !by_columns {
+        if let Some(matrix) = mapped(path, &mut file, [rows, columns])? {
+            return Ok(matrix);
+        }
+    }
     // What lies one behind the other in the file.
     let (outer, inner) = match by_columns {
         true => (columns, rows),
@@ -105,6 +112,21 @@ fn npy(mut file: impl Read) -> Result<Tensor> {
         true => matrix.transpose(0, 1).contiguous(),
         false => matrix,
     })
+}
+
+/// The rest of a large file as f32 without reading it: pages come from the disk as they are needed, and
+/// leave memory again where it is short. `None` for small files, whose content had better not change
+/// under us, and where a mapping is not possible.
+fn mapped(path: &Path, file: &mut BufReader<File>, shape: [i64; 2]) -> Result<Option<Tensor>> {
+    let start = file.stream_position()? as i64;
+    let bytes = file.get_ref().metadata()?.len() as i64;
+    let values = shape[0] * shape[1];
+    let fits = start % 4 == 0 && bytes >= start + 4 * values && bytes >= MAPPED;
+    let Some(name) = path.to_str().filter(|_| fits) else {
+        return Ok(None);
+    };
+    let all = Tensor::f_from_file(name, false, start / 4 + values, (Kind::Float, Device::Cpu))?;
+    Ok(Some(all.narrow(0, start / 4, values).view(shape)))
 }
 
 fn safetensors(path: &Path) -> Result<Tensor> {
