@@ -22,7 +22,7 @@ import time
 # faiss's wheel carries an OpenBLAS that does not know newer processors and would take its slowest
 # kernel there.
 with open("/proc/cpuinfo", encoding="utf-8") as info:
-    os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX" if "avx512f" in info.read() else "Haswell")
+    os.environ["OPENBLAS_CORETYPE"] = "SkylakeX" if "avx512f" in info.read() else "Haswell"
 
 import faiss  # noqa: E402
 import numpy as np  # noqa: E402

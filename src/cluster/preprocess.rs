@@ -89,14 +89,15 @@ impl Pca {
                 self.components.transpose(0, 1)
             };
             let (mean, projection) = (here(&self.mean), here(&projection));
-            let blocks: Vec<Tensor> = chunks(features, CHUNK_BYTES)
-                .map(|(_, rows)| {
-                    (rows.to_kind(Kind::Double) - &mean)
-                        .matmul(&projection)
-                        .to_kind(kind)
-                })
-                .collect();
-            Tensor::cat(&blocks, 0)
+            let shape = [features.size()[0], self.rank() as i64];
+            let projected = Tensor::empty(shape, (kind, features.device()));
+            for (start, rows) in chunks(features, CHUNK_BYTES) {
+                let block = (rows.to_kind(Kind::Double) - &mean).matmul(&projection);
+                projected
+                    .narrow(0, start as i64, rows.size()[0])
+                    .copy_(&block);
+            }
+            projected
         })
     }
 
