@@ -16,6 +16,7 @@ use super::preprocess::l2_rows;
 use super::{
     Assignment, ClusterError, Clusterer, Clustering, Empty, Engine, Init, KMeansOptions, Statistics,
 };
+use crate::device::OneThread;
 use crate::random::{Purpose, stream};
 
 /// The registry entry.
@@ -32,6 +33,7 @@ pub struct TensorKMeans;
 impl Clusterer for TensorKMeans {
     fn fit(&self, points: &Tensor, options: &KMeansOptions) -> Result<Clustering, ClusterError> {
         let started = Instant::now();
+        let _one_thread = OneThread::new();
         let tensor = prepared(points, options.spherical);
         let mut points = points::points(&tensor, options.weights, options.clusters)?;
         let mut rng = stream(options.seed, Purpose::Clustering, 1, 0);

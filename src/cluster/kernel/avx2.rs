@@ -3,12 +3,12 @@
 //! one of a point; more rows are no faster, because a core takes four such instructions a cycle at most.
 
 use std::arch::x86_64::{
-    __m256i, _mm_loadu_ps, _mm256_add_epi32, _mm256_add_pd, _mm256_cvtps_pd, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_mul_pd, _mm256_set1_epi32, _mm256_setzero_pd, _mm256_setzero_si256,
-    _mm256_storeu_pd, _mm256_storeu_si256,
+    __m256i, _mm_loadu_ps, _mm256_add_epi32, _mm256_add_pd, _mm256_cvtps_pd, _mm256_loadu_pd,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_max_pd, _mm256_mul_pd, _mm256_set1_epi32,
+    _mm256_set1_pd, _mm256_setzero_pd, _mm256_setzero_si256, _mm256_storeu_pd, _mm256_storeu_si256,
 };
 
-use super::{COLUMNS, LANES, Products, ROWS, Tile, Work, total};
+use super::{COLUMNS, LANES, Products, ROWS, Tile, Work, largest, total, weighted_total};
 
 /// Runs `work` compiled for AVX2.
 ///
@@ -61,6 +61,44 @@ impl Products for Avx2 {
             }
         }
         total(sums, &a[whole..], &b[whole..])
+    }
+
+    #[inline(always)]
+    fn dot(a: &[f32], b: &[f64]) -> f64 {
+        assert_eq!(a.len(), b.len());
+        let whole = a.len() / LANES * LANES;
+        let mut sums = [0.0; LANES];
+        // SAFETY: as for `inner`.
+        unsafe {
+            let mut lanes = [_mm256_setzero_pd(); LANES / 4];
+            for start in (0..whole).step_by(LANES) {
+                for (part, lanes) in lanes.iter_mut().enumerate() {
+                    let at = start + 4 * part;
+                    let a = _mm256_cvtps_pd(_mm_loadu_ps(a.as_ptr().add(at)));
+                    let b = _mm256_loadu_pd(b.as_ptr().add(at));
+                    *lanes = _mm256_add_pd(*lanes, _mm256_mul_pd(a, b));
+                }
+            }
+            for (sums, lanes) in sums.chunks_exact_mut(4).zip(lanes) {
+                _mm256_storeu_pd(sums.as_mut_ptr(), lanes);
+            }
+        }
+        weighted_total(sums, &a[whole..], &b[whole..])
+    }
+
+    #[inline(always)]
+    fn largest(values: &[f64]) -> f64 {
+        let (fours, rest) = values.as_chunks::<4>();
+        let mut lanes = [f64::NEG_INFINITY; 4];
+        // SAFETY: as for `tile`; each chunk is as long as a register.
+        unsafe {
+            let mut most = _mm256_set1_pd(f64::NEG_INFINITY);
+            for four in fours {
+                most = _mm256_max_pd(most, _mm256_loadu_pd(four.as_ptr()));
+            }
+            _mm256_storeu_pd(lanes.as_mut_ptr(), most);
+        }
+        largest(&lanes).max(largest(rest))
     }
 }
 

@@ -4,13 +4,16 @@
 
 use std::arch::x86_64::{
     __m512i, _mm256_loadu_ps, _mm512_add_epi32, _mm512_add_pd, _mm512_add_ps, _mm512_cvtepi32_ps,
-    _mm512_cvtps_pd, _mm512_dpwssd_epi32, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16,
-    _mm512_mask_cmple_epu16_mask, _mm512_mask_mov_ps, _mm512_maskz_loadu_epi16, _mm512_mul_pd,
-    _mm512_mul_ps, _mm512_reduce_max_ps, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_pd, _mm512_setzero_si512, _mm512_storeu_pd, _mm512_storeu_si512,
+    _mm512_cvtps_pd, _mm512_dpwssd_epi32, _mm512_loadu_pd, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_madd_epi16, _mm512_mask_cmple_epu16_mask, _mm512_mask_mov_ps, _mm512_maskz_loadu_epi16,
+    _mm512_max_pd, _mm512_mul_pd, _mm512_mul_ps, _mm512_reduce_max_pd, _mm512_reduce_max_ps,
+    _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_pd, _mm512_set1_ps, _mm512_setzero_pd,
+    _mm512_setzero_si512, _mm512_storeu_pd, _mm512_storeu_si512,
 };
 
-use super::{BITS, COLUMNS, LANES, Products, ROWS, Scored, Tile, Work, total};
+use super::{
+    BITS, COLUMNS, LANES, Products, ROWS, Scored, Tile, Work, largest, total, weighted_total,
+};
 
 /// Runs `work` compiled for AVX-512.
 ///
@@ -84,6 +87,43 @@ impl<const VNNI: bool> Products for Avx512<VNNI> {
             }
         }
         total(sums, &a[whole..], &b[whole..])
+    }
+
+    #[inline(always)]
+    fn dot(a: &[f32], b: &[f64]) -> f64 {
+        assert_eq!(a.len(), b.len());
+        let whole = a.len() / LANES * LANES;
+        let mut sums = [0.0; LANES];
+        // SAFETY: as for `inner`.
+        unsafe {
+            let mut lanes = [_mm512_setzero_pd(); LANES / 8];
+            for start in (0..whole).step_by(LANES) {
+                for (part, lanes) in lanes.iter_mut().enumerate() {
+                    let at = start + 8 * part;
+                    let a = _mm512_cvtps_pd(_mm256_loadu_ps(a.as_ptr().add(at)));
+                    let b = _mm512_loadu_pd(b.as_ptr().add(at));
+                    *lanes = _mm512_add_pd(*lanes, _mm512_mul_pd(a, b));
+                }
+            }
+            for (sums, lanes) in sums.chunks_exact_mut(8).zip(lanes) {
+                _mm512_storeu_pd(sums.as_mut_ptr(), lanes);
+            }
+        }
+        weighted_total(sums, &a[whole..], &b[whole..])
+    }
+
+    #[inline(always)]
+    fn largest(values: &[f64]) -> f64 {
+        let (eights, rest) = values.as_chunks::<8>();
+        // SAFETY: as for `tile`; each chunk is as long as a register.
+        let most = unsafe {
+            let mut most = _mm512_set1_pd(f64::NEG_INFINITY);
+            for eight in eights {
+                most = _mm512_max_pd(most, _mm512_loadu_pd(eight.as_ptr()));
+            }
+            _mm512_reduce_max_pd(most)
+        };
+        most.max(largest(rest))
     }
 
     #[inline(always)]

@@ -44,6 +44,33 @@ pub fn inner(a: &[f32], b: &[f32]) -> f64 {
     total(sums, &a[LANES * chunks.len()..], &b[LANES * chunks.len()..])
 }
 
+/// A product with weights, and the largest value, in plain loops.
+#[inline(always)]
+fn dot(a: &[f32], b: &[f64]) -> f64 {
+    let (chunks, rest) = a.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for (a, b) in chunks.iter().zip(b.as_chunks::<LANES>().0) {
+        sums = std::array::from_fn(|lane| sums[lane] + f64::from(a[lane]) * b[lane]);
+    }
+    weighted_total(sums, rest, &b[a.len() - rest.len()..])
+}
+
+#[inline(always)]
+fn weighted_total(mut sums: [f64; LANES], a: &[f32], b: &[f64]) -> f64 {
+    for (sum, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+        *sum += f64::from(a) * b;
+    }
+    sums.iter().sum()
+}
+
+#[inline(always)]
+fn largest(values: &[f64]) -> f64 {
+    values
+        .iter()
+        .copied()
+        .fold(f64::NEG_INFINITY, |a, b| if a > b { a } else { b })
+}
+
 /// The sum of all lanes, after the products of what is left over have gone into the first of them.
 #[inline(always)]
 fn total(mut sums: [f64; LANES], a: &[f32], b: &[f32]) -> f64 {
@@ -256,6 +283,12 @@ pub trait Products {
 
     /// The [`inner`] product of two rows of the same length: the same number on every path.
     fn inner(a: &[f32], b: &[f32]) -> f64;
+
+    /// `Σ a_j b_j` in f64: the same number on every path.
+    fn dot(a: &[f32], b: &[f64]) -> f64;
+
+    /// The largest value; −∞ for none.
+    fn largest(values: &[f64]) -> f64;
 
     /// Those of up to [`BITS`] values that are not above `most`, as bits.
     #[inline(always)]

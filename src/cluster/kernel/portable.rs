@@ -23,4 +23,14 @@ impl Products for Portable {
     fn inner(a: &[f32], b: &[f32]) -> f64 {
         super::inner(a, b)
     }
+
+    #[inline(always)]
+    fn dot(a: &[f32], b: &[f64]) -> f64 {
+        super::dot(a, b)
+    }
+
+    #[inline(always)]
+    fn largest(values: &[f64]) -> f64 {
+        super::largest(values)
+    }
 }

@@ -1,60 +1,19 @@
-//! Sums, maxima and exponentials of rows in eight lanes, so that the compiler may use vector
-//! instructions: the order of additions is fixed, and so is the result.
+//! Scores and exponentials of rows, in loops of which the compiler makes vector instructions.
 
-const LANES: usize = 8;
-
-/// A dot product.
-#[inline(always)]
-pub(super) fn dot(a: &[f32], b: &[f64]) -> f64 {
-    let mut lanes = [0.0_f64; LANES];
-    let (a8, b8) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest = a8.remainder().iter().zip(b8.remainder());
-    let tail: f64 = rest.map(|(&x, y)| f64::from(x) * y).sum();
-    for (x, y) in a8.zip(b8) {
-        for lane in 0..LANES {
-            lanes[lane] += f64::from(x[lane]) * y[lane];
-        }
-    }
-    lanes.iter().sum::<f64>() + tail
-}
-
-/// A sum.
-#[inline(always)]
-pub(super) fn sum(values: &[f32]) -> f64 {
-    let mut lanes = [0.0_f64; LANES];
-    let eights = values.chunks_exact(LANES);
-    let tail: f64 = eights.remainder().iter().map(|&x| f64::from(x)).sum();
-    for x in eights {
-        for lane in 0..LANES {
-            lanes[lane] += f64::from(x[lane]);
-        }
-    }
-    lanes.iter().sum::<f64>() + tail
-}
+use crate::cluster::kernel::Products;
 
 /// `λ log P_j + v_j` into `scores`, and the largest of them.
 #[inline(always)]
-pub(super) fn score(scores: &mut [f64], log_p: &[f32], lambda: f64, potentials: &[f64]) -> f64 {
+pub(super) fn score<P: Products>(
+    scores: &mut [f64],
+    log_p: &[f32],
+    lambda: f64,
+    potentials: &[f64],
+) -> f64 {
     for ((score, &p), v) in scores.iter_mut().zip(log_p).zip(potentials) {
         *score = lambda * f64::from(p) + v;
     }
-    highest(scores)
-}
-
-/// The largest value; −∞ for none.
-#[inline(always)]
-fn highest(values: &[f64]) -> f64 {
-    let larger = |a: f64, b: f64| if a > b { a } else { b };
-    let mut lanes = [f64::NEG_INFINITY; LANES];
-    let eights = values.chunks_exact(LANES);
-    let tail = eights.remainder().iter().copied();
-    let tail = tail.fold(f64::NEG_INFINITY, larger);
-    for x in eights {
-        for lane in 0..LANES {
-            lanes[lane] = larger(lanes[lane], x[lane]);
-        }
-    }
-    lanes.into_iter().fold(tail, larger)
+    P::largest(scores)
 }
 
 /// `e^x` for x ≤ 0 to within 2e-7 of the value, and 0 below −87; written so that the compiler may

@@ -11,11 +11,12 @@
 //! - [`balance`]: labels of exactly equal sizes, from those of either
 //!
 //! Both solvers find the same scalings, and [`Solver::Auto`] takes the cheaper one. Memory: the scores and
-//! one more matrix `[n, k] f32`. Blocks of rows are fixed and their sums are added in order, so the
+//! one more matrix `[n, k]` of f32, or of 16 bits where the tolerance allows or memory demands it. Blocks of rows are fixed and their sums are added in order, so the
 //! result does not depend on the number of threads.
 
 mod anderson;
 mod balance;
+mod entry;
 mod lanes;
 mod newton;
 mod scaling;
@@ -23,7 +24,10 @@ mod scaling;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::ClusterError;
+use tch::Tensor;
+
+use super::{ClusterError, kernel};
+use crate::device::OneThread;
 use newton::Newton;
 use scaling::Scaling;
 
@@ -139,7 +143,9 @@ pub fn solve(
     options: &SinkhornOptions,
 ) -> Result<Transport, ClusterError> {
     let problem = Problem::new(log_p, k, options)?;
+    let one_thread = OneThread::new();
     let solution = problem.solve(options);
+    drop(one_thread);
     let log_scalings = centred(solution.potentials);
     let mut labels = problem.labels(&log_scalings);
     let n = problem.rows.len();
@@ -175,6 +181,20 @@ pub fn solve(
         converged: solution.converged,
         cost,
     })
+}
+
+/// The same for a contiguous tensor `[n, k] f32` on the CPU, which is read where it lies.
+///
+/// # Errors
+/// As for [`solve`], and for any other tensor.
+pub fn solve_tensor(log_p: &Tensor, options: &SinkhornOptions) -> Result<Transport, ClusterError> {
+    match (kernel::values(log_p), &log_p.size()[..]) {
+        (Some(values), &[_, k]) => solve(values, k as usize, options),
+        _ => Err(ClusterError::Shape {
+            expected: "a contiguous matrix of f32 on the CPU".into(),
+            got: log_p.size(),
+        }),
+    }
 }
 
 /// The transport plan itself, `[n, k]` row-major, with `P` given as in [`solve`]: for small problems
@@ -245,7 +265,7 @@ impl<'a> Problem<'a> {
         if options.solver == Solver::Newton && within_reach {
             return self.newton(vec![0.0; self.k], 0, options);
         }
-        let mut scaling = Scaling::new(self, options.solver != Solver::Sinkhorn);
+        let mut scaling = Scaling::new(self, options);
         if options.solver == Solver::Auto && within_reach && most > TRIAL {
             let converged = scaling.run(tolerance, TRIAL);
             let newton = NEWTON_STEPS * (NEWTON_PASS + NEWTON_COLUMN * self.k as f64);

@@ -22,7 +22,7 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
-use super::lanes::{dot, exp, score, sum};
+use super::lanes::{exp, score};
 use super::scaling::scale_columns;
 use super::{BLOCK, Problem};
 use crate::cluster::kernel::{Path, Products, Work};
@@ -317,7 +317,7 @@ impl Work for Change<'_> {
         let mut sum = 0.0;
         for (q, &mass) in rows {
             if mass > 0.0 {
-                sum += (dot(q, self.change) / mass.sqrt()).abs();
+                sum += (P::dot(q, self.change) / mass.sqrt()).abs();
             }
         }
         sum
@@ -341,18 +341,18 @@ impl Work for Rows<'_> {
     fn run<P: Products>(self) -> Block {
         let k = self.potentials.len();
         let mut block = Block::new(k, self.precise);
-        let mut scores = vec![0.0_f64; k];
+        let (mut scores, ones) = (vec![0.0_f64; k], vec![1.0; k]);
         let pairs = self
             .plan
             .chunks_exact_mut(k)
             .zip(self.log_p.chunks_exact(k));
         for ((q, log_p), &mass) in pairs.zip(self.masses) {
-            let top = score(&mut scores, log_p, self.lambda, self.potentials);
+            let top = score::<P>(&mut scores, log_p, self.lambda, self.potentials);
             scores.iter_mut().for_each(|score| *score -= top);
             let total = if self.precise {
                 block.add_precisely(q, &mut scores, mass)
             } else {
-                block.add(q, &scores, mass)
+                block.add::<P>(q, &scores, &ones, mass)
             };
             block.value += mass * (top + total.ln());
         }
@@ -389,11 +389,11 @@ impl Block {
     /// Adds a row with these `scores`, of which the largest is 0, and stores `sqrt(a) Q` in `q`.
     /// Returns the sum of the exponentials.
     #[inline(always)]
-    fn add(&mut self, q: &mut [f32], scores: &[f64], mass: f64) -> f64 {
+    fn add<P: Products>(&mut self, q: &mut [f32], scores: &[f64], ones: &[f64], mass: f64) -> f64 {
         for (q, &score) in q.iter_mut().zip(scores) {
             *q = exp(score as f32);
         }
-        let total = sum(q);
+        let total = P::dot(q, ones);
         let root = mass.sqrt();
         let weight = (root / total) as f32;
         for (q, sum) in q.iter_mut().zip(&mut self.sums) {

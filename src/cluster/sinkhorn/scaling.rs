@@ -3,7 +3,7 @@
 //! SeLa's authors need float64, because `P^25` underflows. Here each row is divided by its own
 //! maximum (the row scaling absorbs it) and the column scalings are *absorbed* into the stored
 //! matrix whenever they have grown by more than `e^ABSORB` (Schmitzer, SIAM J. Sci. Comput. 2019),
-//! so f32 storage suffices for every λ and nothing underflows to a division by zero. Sums are f64:
+//! so f32 storage, or even 16 bits ([`Entry`]), suffices for every λ and nothing underflows to a division by zero. Sums are f64:
 //! the convergence criterion adds the changes of all n rows, which rounding would hide for large n.
 //! An iteration is one pass over memory: the row scaling follows from the row that has just been
 //! read, and its contribution to the column sums is added before it leaves the cache.
@@ -11,13 +11,21 @@
 use rayon::prelude::*;
 
 use super::anderson::Anderson;
-use super::lanes::{dot, exp, score};
-use super::{BLOCK, Problem};
+use super::entry::{Entry, rounding};
+use super::lanes::score;
+use super::{BLOCK, Problem, SinkhornOptions, Solver};
 use crate::cluster::kernel::{Path, Products, Work};
 
 /// Column potentials move by at most this (natural logarithm) between absorptions: well inside the
 /// range of f32 (about ±87) on top of a matrix whose row maxima are 1.
 const ABSORB: f64 = 20.0;
+/// The same for roots in 16 bits, whose range is ±22; and from `NEAR` times the tolerance on, where
+/// potentials hardly move any more, numbers that matter shall be large, and so exact.
+const ABSORB_ROOTS: f64 = 12.0;
+const ABSORB_NEAR: f64 = 2.0;
+const NEAR: f64 = 1_000.0;
+/// Entries (8 GB of them in f32) from which on 16 bits must do.
+const MANY: usize = 2 << 30;
 /// The convergence test needs the previous row sums, so it is made every tenth iteration, as the
 /// authors do.
 pub(super) const TEST_EVERY: usize = 10;
@@ -30,7 +38,7 @@ pub(super) struct Scaling<'p> {
     /// The part of `potentials` that `scaled` contains.
     absorbed: Vec<f64>,
     /// `exp(λ log P_ij + absorbed_j − top_i)`
-    scaled: Vec<f32>,
+    scaled: Scaled,
     /// The row maxima of the exponent.
     tops: Vec<f64>,
     acceleration: Option<Anderson>,
@@ -42,13 +50,20 @@ pub(super) struct Scaling<'p> {
 }
 
 impl<'p> Scaling<'p> {
-    /// Potentials of zero. Plainly, the algorithm is the published one.
-    pub fn new(problem: &'p Problem, accelerated: bool) -> Self {
+    /// Potentials of zero. With [`Solver::Sinkhorn`] the algorithm is the published one.
+    pub fn new(problem: &'p Problem, options: &SinkhornOptions) -> Self {
+        let count = problem.log_p.len();
+        let accelerated = options.solver != Solver::Sinkhorn;
+        let fine = rounding(problem.rows.len(), problem.k) <= options.tolerance;
         let mut scaling = Self {
             problem,
             potentials: vec![0.0; problem.k],
             absorbed: vec![0.0; problem.k],
-            scaled: vec![0.0; problem.log_p.len()],
+            scaled: if (accelerated && fine) || count > MANY {
+                Scaled::Roots(vec![0; count])
+            } else {
+                Scaled::Single(vec![0.0; count])
+            },
             tops: vec![0.0; problem.rows.len()],
             acceleration: accelerated.then(Anderson::default),
             before: Vec::new(),
@@ -76,7 +91,9 @@ impl<'p> Scaling<'p> {
             // The criterion compares the row scalings before and after a plain step.
             let tested_next = (self.iterations + 1).is_multiple_of(TEST_EVERY);
             self.update(&column_sums, tested_next || self.iterations + 1 == most);
-            if test && self.error() <= tolerance {
+            if test && self.error() <= NEAR * tolerance && self.coarse() {
+                self.absorb();
+            } else if test && self.error() <= tolerance {
                 return true;
             }
         }
@@ -96,23 +113,10 @@ impl<'p> Scaling<'p> {
     /// Rebuilds `scaled` around the present potentials.
     fn absorb(&mut self) {
         self.absorbed.copy_from_slice(&self.potentials);
-        let Problem {
-            k, lambda, log_p, ..
-        } = *self.problem;
-        let absorbed = &self.absorbed;
-        self.scaled
-            .par_chunks_mut(BLOCK * k)
-            .zip(log_p.par_chunks(BLOCK * k))
-            .zip(self.tops.par_chunks_mut(BLOCK))
-            .for_each(|((scaled, log_p), tops)| {
-                Path::best().run(Absorb {
-                    scaled,
-                    log_p,
-                    tops,
-                    lambda,
-                    absorbed,
-                });
-            });
+        match &mut self.scaled {
+            Scaled::Single(scaled) => fill(self.problem, scaled, &mut self.tops, &self.absorbed),
+            Scaled::Roots(scaled) => fill(self.problem, scaled, &mut self.tops, &self.absorbed),
+        }
     }
 
     /// One pass: sums of the columns after the rows have been scaled to their marginals `[k]`, and
@@ -125,20 +129,10 @@ impl<'p> Scaling<'p> {
             .zip(&self.absorbed)
             .map(|(v, w)| (v - w).exp())
             .collect();
-        let masses = self.problem.rows.par_chunks(BLOCK);
-        let blocks: Vec<(Vec<f64>, Vec<f64>)> = self
-            .scaled
-            .par_chunks(BLOCK * k)
-            .zip(masses.zip(self.tops.par_chunks(BLOCK)))
-            .map(|(block, (masses, tops))| {
-                Path::best().run(Pass {
-                    block,
-                    masses,
-                    tops,
-                    scale: &scale,
-                })
-            })
-            .collect();
+        let blocks = match &self.scaled {
+            Scaled::Single(scaled) => sums(self.problem, scaled, &self.tops, &scale),
+            Scaled::Roots(scaled) => sums(self.problem, scaled, &self.tops, &scale),
+        };
         let mut columns = vec![0.0; k];
         let mut logs = Vec::with_capacity(self.problem.rows.len());
         for (sums, block_logs) in blocks {
@@ -168,23 +162,93 @@ impl<'p> Scaling<'p> {
             }
         }
         self.potentials = scaled;
-        let moved = |(v, w): (&f64, &f64)| (v - w).abs() > ABSORB;
-        if self.potentials.iter().zip(&self.absorbed).any(moved) {
+        let most = match self.scaled {
+            Scaled::Single(_) => ABSORB,
+            Scaled::Roots(_) => ABSORB_ROOTS,
+        };
+        if self.drift() > most {
             self.absorb();
         }
     }
+
+    /// How far potentials are from those that `scaled` contains, apart from a shift of all of them,
+    /// which row scalings take back.
+    fn drift(&self) -> f64 {
+        let drifts = self.potentials.iter().zip(&self.absorbed);
+        let (low, high) = drifts
+            .map(|(v, w)| v - w)
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), drift| {
+                (low.min(drift), high.max(drift))
+            });
+        (high - low) / 2.0
+    }
+
+    /// Whether 16 bits are too few for the present potentials.
+    fn coarse(&self) -> bool {
+        matches!(self.scaled, Scaled::Roots(_)) && self.drift() > ABSORB_NEAR
+    }
+}
+
+/// A matrix of numbers from 0 to 1.
+enum Scaled {
+    Single(Vec<f32>),
+    Roots(Vec<u16>),
+}
+
+fn fill<E: Entry>(problem: &Problem, scaled: &mut [E], tops: &mut [f64], absorbed: &[f64]) {
+    let Problem {
+        k, lambda, log_p, ..
+    } = *problem;
+    scaled
+        .par_chunks_mut(BLOCK * k)
+        .zip(log_p.par_chunks(BLOCK * k))
+        .zip(tops.par_chunks_mut(BLOCK))
+        .for_each(|((scaled, log_p), tops)| {
+            Path::best().run(Absorb {
+                scaled,
+                log_p,
+                tops,
+                lambda,
+                absorbed,
+            });
+        });
+}
+
+/// For each block of rows its part of the column sums, and the logarithms of its row sums.
+fn sums<E: Entry>(
+    problem: &Problem,
+    scaled: &[E],
+    tops: &[f64],
+    scale: &[f64],
+) -> Vec<(Vec<f64>, Vec<f64>)> {
+    let scale: Vec<f64> = scale.iter().map(|scale| scale * E::UNIT).collect();
+    let masses = problem.rows.par_chunks(BLOCK);
+    scaled
+        .par_chunks(BLOCK * problem.k)
+        .zip(masses.zip(tops.par_chunks(BLOCK)))
+        .map(|(block, (masses, tops))| {
+            let (mut sums, logs) = Path::best().run(Pass {
+                block,
+                masses,
+                tops,
+                scale: &scale,
+            });
+            sums.iter_mut().for_each(|sum| *sum *= E::UNIT);
+            (sums, logs)
+        })
+        .collect()
 }
 
 /// `exp(λ log P_ij + absorbed_j − top_i)` for a block of rows, and their maxima.
-struct Absorb<'a> {
-    scaled: &'a mut [f32],
+struct Absorb<'a, E> {
+    scaled: &'a mut [E],
     log_p: &'a [f32],
     tops: &'a mut [f64],
     lambda: f64,
     absorbed: &'a [f64],
 }
 
-impl Work for Absorb<'_> {
+impl<E: Entry> Work for Absorb<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -196,23 +260,23 @@ impl Work for Absorb<'_> {
             .chunks_exact_mut(k)
             .zip(self.log_p.chunks_exact(k));
         for ((scaled, log_p), top) in rows.zip(self.tops) {
-            *top = score(&mut scores, log_p, self.lambda, self.absorbed);
+            *top = score::<P>(&mut scores, log_p, self.lambda, self.absorbed);
             for (value, score) in scaled.iter_mut().zip(&scores) {
-                *value = exp((score - *top) as f32);
+                *value = E::of_exponent((score - *top) as f32);
             }
         }
     }
 }
 
 /// A block of rows to be scaled to their marginals.
-struct Pass<'a> {
-    block: &'a [f32],
+struct Pass<'a, E> {
+    block: &'a [E],
     masses: &'a [f64],
     tops: &'a [f64],
     scale: &'a [f64],
 }
 
-impl Work for Pass<'_> {
+impl<E: Entry> Work for Pass<'_, E> {
     /// The block's part of the column sums, and the logarithms of its row sums.
     type Output = (Vec<f64>, Vec<f64>);
 
@@ -221,9 +285,11 @@ impl Work for Pass<'_> {
         let k = self.scale.len();
         let mut sums = vec![0.0; k];
         let mut logs = Vec::with_capacity(self.masses.len());
+        let mut values = vec![0.0; k];
         let rows = self.block.chunks_exact(k).zip(self.masses);
         for ((row, &mass), top) in rows.zip(self.tops) {
-            let total = dot(row, self.scale);
+            let row = E::values(row, &mut values);
+            let total = P::dot(row, self.scale);
             let weight = mass / total;
             for (sum, &value) in sums.iter_mut().zip(row) {
                 *sum += weight * f64::from(value);

@@ -63,7 +63,7 @@ pub fn run(args: cli::Cluster, ui: &Ui) -> Result<ExitStatus> {
         ClusterMethod::Kmeans => {
             kmeans::run(&args, &matrix, device, of_centroids).with_context(place)?
         }
-        ClusterMethod::Sinkhorn => sinkhorn::run(&args, &matrix, ui).with_context(place)?,
+        ClusterMethod::Sinkhorn => sinkhorn::run(&args, matrix, ui).with_context(place)?,
         ClusterMethod::Pic => pic::run(&args, &matrix, device, ui).with_context(place)?,
     };
     let empty = stats.sizes.iter().filter(|&&size| size == 0).count();

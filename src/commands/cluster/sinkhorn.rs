@@ -8,12 +8,13 @@ use tch::{Kind, Tensor};
 use super::{RowLabel, Stats, plain};
 use crate::cli::{self, Scores};
 use crate::cluster::sinkhorn::{self, SinkhornOptions};
+use crate::cluster::{CHUNK_BYTES, chunks};
 use crate::commands::mended_by_options;
 use crate::error::usage;
 use crate::monitor::Monitor;
 use crate::ui::Ui;
 
-pub fn run(args: &cli::Cluster, scores: &Tensor, ui: &Ui) -> Result<(Vec<RowLabel>, Stats)> {
+pub fn run(args: &cli::Cluster, scores: Tensor, ui: &Ui) -> Result<(Vec<RowLabel>, Stats)> {
     let started = Instant::now();
     let (_, k) = match scores.size()[..] {
         [n, k] if n > 0 && k > 0 => (n, k),
@@ -24,20 +25,22 @@ pub fn run(args: &cli::Cluster, scores: &Tensor, ui: &Ui) -> Result<(Vec<RowLabe
             "the scores have {k} columns: leave --clusters out"
         )));
     }
-    let log_p = match args.input.unwrap_or(Scores::Logits) {
-        Scores::Logits => scores.log_softmax(1, Kind::Float),
-        Scores::Probabilities => {
-            let negative = scores.lt(0.0).any_dim(1, false).to_kind(Kind::Int);
-            if negative.max().int64_value(&[]) != 0 {
-                let row = negative.argmax(0, false).int64_value(&[]);
-                bail!(
-                    "row {row} has a negative probability (are these logits? use --input logits)"
-                );
-            }
-            scores.log()
+    let kind = args.input.unwrap_or(Scores::Logits);
+    if kind == Scores::Probabilities {
+        let negative = scores.lt(0.0).any_dim(1, false).to_kind(Kind::Int);
+        if negative.max().int64_value(&[]) != 0 {
+            let row = negative.argmax(0, false).int64_value(&[]);
+            bail!("row {row} has a negative probability (are these logits? use --input logits)");
         }
-    };
-    let log_p: Vec<f32> = Vec::try_from(&log_p.contiguous().view(-1))?;
+    }
+    // In place: the scores may take half of the memory.
+    for (start, rows) in chunks(&scores, CHUNK_BYTES) {
+        let log_p = match kind {
+            Scores::Logits => rows.log_softmax(1, Kind::Float),
+            Scores::Probabilities => rows.log(),
+        };
+        scores.narrow(0, start as i64, rows.size()[0]).copy_(&log_p);
+    }
     let defaults = SinkhornOptions::default();
     let options = SinkhornOptions {
         lambda: args.lambda.unwrap_or(defaults.lambda),
@@ -47,7 +50,7 @@ pub fn run(args: &cli::Cluster, scores: &Tensor, ui: &Ui) -> Result<(Vec<RowLabe
         max_iterations: args.iterations.unwrap_or(defaults.max_iterations),
         ..defaults
     };
-    let solved = sinkhorn::solve(&log_p, k as usize, &options).map_err(mended_by_options)?;
+    let solved = sinkhorn::solve_tensor(&scores, &options).map_err(mended_by_options)?;
     if !solved.converged {
         ui.warn(&format!(
             "stopped after {} iterations at error {:.3}, tolerance {}: raise --iterations or --tolerance",
