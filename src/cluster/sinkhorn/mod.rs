@@ -36,6 +36,10 @@ const BLOCK: usize = 512;
 
 /// Rows that are looked at for the range of the scores.
 const SAMPLE: usize = 1_000;
+/// One row of so many is looked at first, if these are enough for the columns, and so many times.
+const SHARE: usize = 8;
+const ROWS_FOR_A_COLUMN: usize = 4;
+const WARM_UP: usize = 19;
 /// Iterations of Sinkhorn-Knopp after which [`Solver::Auto`] looks how fast it converges.
 const TRIAL: usize = 30;
 /// Passes that Newton's method takes, to compare costs.
@@ -265,11 +269,15 @@ impl<'a> Problem<'a> {
         if options.solver == Solver::Newton && within_reach {
             return self.newton(vec![0.0; self.k], 0, options);
         }
-        let mut scaling = Scaling::new(self, options);
+        let start = match options.solver {
+            Solver::Auto => self.first_potentials(options),
+            _ => vec![0.0; self.k],
+        };
+        let mut scaling = Scaling::new(self, start, options);
         if options.solver == Solver::Auto && within_reach && most > TRIAL {
             let converged = scaling.run(tolerance, TRIAL);
             let newton = NEWTON_STEPS * (NEWTON_PASS + NEWTON_COLUMN * self.k as f64);
-            if !converged && iterations_left(&scaling.errors, tolerance) > newton {
+            if !converged && scaling.iterations_left(tolerance) > newton {
                 return self.newton(scaling.into_potentials(), TRIAL, options);
             }
         }
@@ -281,6 +289,37 @@ impl<'a> Problem<'a> {
             converged,
             potentials: scaling.into_potentials(),
         }
+    }
+
+    /// Potentials to begin with: from a few iterations on a share of the rows, whose columns are not far
+    /// from those of all. Zeros where there are too few rows, or zero probabilities.
+    fn first_potentials(&self, options: &SinkhornOptions) -> Vec<f64> {
+        let count = self.rows.len() / SHARE;
+        let zeros = vec![0.0; self.k];
+        if count < ROWS_FOR_A_COLUMN * self.k {
+            return zeros;
+        }
+        let few = (0..count).map(|row| row * SHARE);
+        let log_p: Vec<f32> = few
+            .clone()
+            .flat_map(|row| &self.log_p[row * self.k..][..self.k])
+            .copied()
+            .collect();
+        let mass: f64 = few.clone().map(|row| self.rows[row]).sum();
+        let total: f64 = self.rows.iter().sum();
+        if mass <= 0.0 || log_p.contains(&f32::NEG_INFINITY) {
+            return zeros;
+        }
+        let problem = Problem {
+            log_p: &log_p,
+            k: self.k,
+            lambda: self.lambda,
+            rows: few.map(|row| self.rows[row] * total / mass).collect(),
+            columns: self.columns.clone(),
+        };
+        let mut scaling = Scaling::new(&problem, zeros, options);
+        scaling.run(options.tolerance, WARM_UP);
+        scaling.into_potentials()
     }
 
     fn newton(&self, start: Vec<f64>, before: usize, options: &SinkhornOptions) -> Solution {
@@ -338,16 +377,6 @@ fn centred(mut potentials: Vec<f64>) -> Vec<f64> {
         .iter_mut()
         .for_each(|potential| *potential -= mean);
     potentials
-}
-
-/// Iterations until `tolerance` at the rate of the last two tests.
-fn iterations_left(errors: &[f64], tolerance: f64) -> f64 {
-    match errors {
-        [.., before, now] if *now < *before && tolerance > 0.0 => {
-            scaling::TEST_EVERY as f64 * (tolerance / now).ln() / (now / before).ln()
-        }
-        _ => f64::INFINITY,
-    }
 }
 
 /// The given marginal checked, or the uniform one; scaled to a total of 1 only when uniform.
