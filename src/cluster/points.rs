@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use super::kernel::{self, Path};
+use super::kernel::{self, Path, Products, Work};
 use super::nearest::Search;
 use super::{Assignment, CHUNK_BYTES, ClusterError, chunks, rows_per_chunk, sizes};
 
@@ -148,30 +148,29 @@ impl<'a> OnCpu<'a> {
         let rows = by_label(labels, &anew);
         let (d, values) = (self.d, self.values);
         let weights = self.weights.as_deref();
-        let add = |sum: &mut [f64], mass: &mut f64, row: u32, sign: f64| {
-            let weight = weights.map_or(1.0, |weights| f64::from(weights[row as usize])) * sign;
-            let terms = sum.iter_mut().zip(&values[row as usize * d..][..d]);
-            terms.for_each(|(sum, &x)| *sum += weight * f64::from(x));
-            *mass += weight;
-        };
         self.sums
             .par_chunks_exact_mut(d)
             .zip(&mut self.sizes)
             .zip(&mut self.masses)
             .enumerate()
             .for_each(|(label, ((sum, size), mass))| {
-                if anew[label] {
-                    (*size, *mass) = (rows[label].len(), 0.0);
+                let changes: Vec<(u32, f64)> = if anew[label] {
+                    (*size, *mass) = (0, 0.0);
                     sum.fill(0.0);
-                    for &row in &rows[label] {
-                        add(sum, mass, row, 1.0);
-                    }
-                    return;
-                }
-                for &(_, row, came) in &moves[starts[label]..starts[label + 1]] {
-                    add(sum, mass, row, if came { 1.0 } else { -1.0 });
-                    *size = if came { *size + 1 } else { *size - 1 };
-                }
+                    rows[label].iter().map(|&row| (row, 1.0)).collect()
+                } else {
+                    let moves = &moves[starts[label]..starts[label + 1]];
+                    let signed = |&(_, row, came)| (row, if came { 1.0 } else { -1.0 });
+                    moves.iter().map(signed).collect()
+                };
+                let came = changes.iter().filter(|(_, sign)| *sign > 0.0).count();
+                *size = *size + came - (changes.len() - came);
+                *mass += Path::best().run(Add {
+                    sum,
+                    values,
+                    weights,
+                    changes: &changes,
+                });
             });
     }
 
@@ -192,6 +191,44 @@ impl<'a> OnCpu<'a> {
             })
             .sum();
         (self.energy + rest).max(0.0)
+    }
+}
+
+/// Rows that come to a cluster (with 1) or leave it (with −1).
+struct Add<'a> {
+    /// `[d]`
+    sum: &'a mut [f64],
+    /// `[n, d]`
+    values: &'a [f32],
+    weights: Option<&'a [f32]>,
+    changes: &'a [(u32, f64)],
+}
+
+impl Work for Add<'_> {
+    /// By how much the cluster's weight has grown.
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<P: Products>(self) -> f64 {
+        /// Rows between the one that is added and the one that is asked for.
+        const AHEAD: usize = 2;
+        let d = self.sum.len();
+        let row = |row: u32| &self.values[row as usize * d..][..d];
+        let mut mass = 0.0;
+        for (at, &(index, sign)) in self.changes.iter().enumerate() {
+            if let Some(&(next, _)) = self.changes.get(at + AHEAD) {
+                P::prefetch(row(next));
+            }
+            let weight = self
+                .weights
+                .map_or(1.0, |all| f64::from(all[index as usize]))
+                * sign;
+            for (sum, &x) in self.sum.iter_mut().zip(row(index)) {
+                *sum += weight * f64::from(x);
+            }
+            mass += weight;
+        }
+        mass
     }
 }
 

@@ -8,7 +8,7 @@ use std::arch::x86_64::{
     _mm256_set1_pd, _mm256_setzero_pd, _mm256_setzero_si256, _mm256_storeu_pd, _mm256_storeu_si256,
 };
 
-use super::{COLUMNS, LANES, Products, ROWS, Tile, Work, largest, total, weighted_total};
+use super::{COLUMNS, LANES, Products, ROWS, Tile, Work, largest, prefetch, total, weighted_total};
 
 /// Runs `work` compiled for AVX2.
 ///
@@ -26,18 +26,30 @@ const HALF: usize = ROWS / 2;
 
 impl Products for Avx2 {
     #[inline(always)]
-    fn tile(points: [&[i16]; ROWS], count: usize, panel: &[i16]) -> Tile {
-        let pairs = panel.len() / (2 * COLUMNS);
-        assert!(panel.len() == pairs * 2 * COLUMNS && points.iter().all(|p| p.len() == 2 * pairs));
-        let mut tile = [[0; COLUMNS]; ROWS];
-        let halves = points.chunks_exact(HALF).zip(tile.chunks_exact_mut(HALF));
-        for (points, tile) in halves.take(count.div_ceil(HALF)) {
-            let points = std::array::from_fn(|row| points[row].as_ptr());
-            // SAFETY: `Avx2` is only named by `run`, whose caller answers for the processor; the
-            // slices are as long as asserted.
-            unsafe { products(points, panel.as_ptr(), pairs, tile) }
-        }
-        tile
+    fn tiles<const N: usize>(
+        points: [&[i16]; ROWS],
+        count: usize,
+        panels: [&[i16]; N],
+    ) -> [Tile; N] {
+        panels.map(|panel| {
+            let pairs = panel.len() / (2 * COLUMNS);
+            assert!(panel.len() == pairs * 2 * COLUMNS);
+            assert!(points.iter().all(|point| point.len() == 2 * pairs));
+            let mut tile = [[0; COLUMNS]; ROWS];
+            let halves = points.chunks_exact(HALF).zip(tile.chunks_exact_mut(HALF));
+            for (points, tile) in halves.take(count.div_ceil(HALF)) {
+                let points = std::array::from_fn(|row| points[row].as_ptr());
+                // SAFETY: `Avx2` is only named by `run`, whose caller answers for the processor; the
+                // slices are as long as asserted.
+                unsafe { products(points, panel.as_ptr(), pairs, tile) }
+            }
+            tile
+        })
+    }
+
+    #[inline(always)]
+    fn prefetch(row: &[f32]) {
+        prefetch(row);
     }
 
     #[inline(always)]
@@ -45,7 +57,7 @@ impl Products for Avx2 {
         assert_eq!(a.len(), b.len());
         let whole = a.len() / LANES * LANES;
         let mut sums = [0.0; LANES];
-        // SAFETY: as for `tile`; 16 values of each row from a place at which as many are left.
+        // SAFETY: as for `tiles`; 16 values of each row from a place at which as many are left.
         unsafe {
             let mut lanes = [_mm256_setzero_pd(); LANES / 4];
             for start in (0..whole).step_by(LANES) {
@@ -90,7 +102,7 @@ impl Products for Avx2 {
     fn largest(values: &[f64]) -> f64 {
         let (fours, rest) = values.as_chunks::<4>();
         let mut lanes = [f64::NEG_INFINITY; 4];
-        // SAFETY: as for `tile`; each chunk is as long as a register.
+        // SAFETY: as for `tiles`; each chunk is as long as a register.
         unsafe {
             let mut most = _mm256_set1_pd(f64::NEG_INFINITY);
             for four in fours {

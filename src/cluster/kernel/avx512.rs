@@ -1,6 +1,7 @@
 //! The same products as `avx2.rs` on registers of twice the length, where VNNI also adds in the same
-//! instruction. A tile keeps a register of sums for each of its points; fewer points are taken in two
-//! halves of their dimensions, so that there are still eight sums that do not wait for each other.
+//! instruction. A tile keeps a register of sums for each of its points; with two panels at a time each
+//! value of a point is loaded once for both. Fewer points are taken in two halves of their dimensions,
+//! so that there are still eight sums that do not wait for each other.
 
 use std::arch::x86_64::{
     __m512i, _mm256_loadu_ps, _mm512_add_epi32, _mm512_add_pd, _mm512_add_ps, _mm512_cvtepi32_ps,
@@ -12,7 +13,8 @@ use std::arch::x86_64::{
 };
 
 use super::{
-    BITS, COLUMNS, LANES, Products, ROWS, Scored, Tile, Work, largest, total, weighted_total,
+    BITS, COLUMNS, LANES, Products, ROWS, Scored, Tile, Work, largest, prefetch, total,
+    weighted_total,
 };
 
 /// Runs `work` compiled for AVX-512.
@@ -37,24 +39,33 @@ pub struct Avx512<const VNNI: bool>;
 
 impl<const VNNI: bool> Products for Avx512<VNNI> {
     #[inline(always)]
-    fn tile(points: [&[i16]; ROWS], count: usize, panel: &[i16]) -> Tile {
-        let pairs = panel.len() / (2 * COLUMNS);
-        assert!(panel.len() == pairs * 2 * COLUMNS && points.iter().all(|p| p.len() == 2 * pairs));
-        let points = points.map(<[i16]>::as_ptr);
+    fn tiles<const N: usize>(
+        points: [&[i16]; ROWS],
+        count: usize,
+        panels: [&[i16]; N],
+    ) -> [Tile; N] {
+        let pairs = points[0].len() / 2;
+        assert!(points.iter().all(|point| point.len() == 2 * pairs));
+        assert!(
+            panels
+                .iter()
+                .all(|panel| panel.len() == pairs * 2 * COLUMNS)
+        );
+        let (points, panels) = (points.map(<[i16]>::as_ptr), panels.map(<[i16]>::as_ptr));
         // SAFETY: this type is only named by `run` and `run_vnni`, whose callers answer for the
         // processor; the slices are as long as asserted.
         unsafe {
             if count > ROWS / 2 {
-                products::<VNNI>(points, panel.as_ptr(), pairs)
+                products::<VNNI, N>(points, panels, pairs)
             } else {
-                products_of_few::<VNNI>(points, panel.as_ptr(), pairs)
+                products_of_few::<VNNI, N>(points, panels, pairs)
             }
         }
     }
 
     #[inline(always)]
     fn highest((row, factor, factors, shifts): Scored, own: usize) -> f32 {
-        // SAFETY: as for `tile`; each of the arrays is as long as a register.
+        // SAFETY: as for `tiles`; each of the arrays is as long as a register.
         unsafe {
             let products = _mm512_cvtepi32_ps(_mm512_loadu_si512(row.as_ptr().cast()));
             let factors = _mm512_mul_ps(_mm512_set1_ps(factor), _mm512_loadu_ps(factors.as_ptr()));
@@ -67,11 +78,16 @@ impl<const VNNI: bool> Products for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    fn prefetch(row: &[f32]) {
+        prefetch(row);
+    }
+
+    #[inline(always)]
     fn inner(a: &[f32], b: &[f32]) -> f64 {
         assert_eq!(a.len(), b.len());
         let whole = a.len() / LANES * LANES;
         let mut sums = [0.0; LANES];
-        // SAFETY: as for `tile`; 16 values of each row from a place at which as many are left.
+        // SAFETY: as for `tiles`; 16 values of each row from a place at which as many are left.
         unsafe {
             let mut lanes = [_mm512_setzero_pd(); LANES / 8];
             for start in (0..whole).step_by(LANES) {
@@ -115,7 +131,7 @@ impl<const VNNI: bool> Products for Avx512<VNNI> {
     #[inline(always)]
     fn largest(values: &[f64]) -> f64 {
         let (eights, rest) = values.as_chunks::<8>();
-        // SAFETY: as for `tile`; each chunk is as long as a register.
+        // SAFETY: as for `tiles`; each chunk is as long as a register.
         let most = unsafe {
             let mut most = _mm512_set1_pd(f64::NEG_INFINITY);
             for eight in eights {
@@ -130,7 +146,7 @@ impl<const VNNI: bool> Products for Avx512<VNNI> {
     fn at_most(values: &[u16], most: u16) -> u32 {
         assert!(values.len() <= BITS);
         let there = ((1_u64 << values.len()) - 1) as u32;
-        // SAFETY: as for `tile`; only the values that are there are read.
+        // SAFETY: as for `tiles`; only the values that are there are read.
         unsafe {
             let values = _mm512_maskz_loadu_epi16(there, values.as_ptr().cast());
             _mm512_mask_cmple_epu16_mask(there, values, _mm512_set1_epi16(most as i16))
@@ -139,24 +155,34 @@ impl<const VNNI: bool> Products for Avx512<VNNI> {
 }
 
 /// # Safety
-/// AVX-512 as for [`run`] or [`run_vnni`]; each of `points` holds `2 * pairs` and `panel`
+/// AVX-512 as for [`run`] or [`run_vnni`]; each of `points` holds `2 * pairs` and each of `panels`
 /// `COLUMNS * 2 * pairs` values.
 #[inline(always)]
-unsafe fn products<const VNNI: bool>(
+unsafe fn products<const VNNI: bool, const N: usize>(
     points: [*const i16; ROWS],
-    panel: *const i16,
+    panels: [*const i16; N],
     pairs: usize,
-) -> Tile {
+) -> [Tile; N] {
     // SAFETY: within the slices, by the caller's promise; loads need no alignment.
     unsafe {
-        let mut sums = [_mm512_setzero_si512(); ROWS];
+        let mut sums = [[_mm512_setzero_si512(); ROWS]; N];
         for pair in 0..pairs {
-            let c = _mm512_loadu_si512(panel.add(pair * COLUMNS * 2).cast());
-            for (point, sum) in points.iter().zip(&mut sums) {
-                *sum = add_products::<VNNI>(*sum, point.add(2 * pair), c);
+            let mut c = [_mm512_setzero_si512(); N];
+            for (c, panel) in c.iter_mut().zip(panels) {
+                *c = _mm512_loadu_si512(panel.add(pair * COLUMNS * 2).cast());
+            }
+            for row in 0..ROWS {
+                let x = two(points[row].add(2 * pair));
+                for n in 0..N {
+                    sums[n][row] = add_products::<VNNI>(sums[n][row], x, c[n]);
+                }
             }
         }
-        stored(sums)
+        let mut tiles = [[[0; COLUMNS]; ROWS]; N];
+        for (tile, sums) in tiles.iter_mut().zip(sums) {
+            *tile = stored(sums);
+        }
+        tiles
     }
 }
 
@@ -165,44 +191,58 @@ unsafe fn products<const VNNI: bool>(
 /// # Safety
 /// As for [`products`].
 #[inline(always)]
-unsafe fn products_of_few<const VNNI: bool>(
+unsafe fn products_of_few<const VNNI: bool, const N: usize>(
     points: [*const i16; ROWS],
-    panel: *const i16,
+    panels: [*const i16; N],
     pairs: usize,
-) -> Tile {
+) -> [Tile; N] {
     const FEW: usize = ROWS / 2;
     // SAFETY: as in `products`.
     unsafe {
-        let mut sums = [_mm512_setzero_si512(); ROWS];
-        let (mut even, mut odd) = ([_mm512_setzero_si512(); FEW], [_mm512_setzero_si512(); FEW]);
-        for pair in (0..pairs).step_by(2) {
-            let c = _mm512_loadu_si512(panel.add(pair * COLUMNS * 2).cast());
-            for (point, sum) in points.iter().zip(&mut even) {
-                *sum = add_products::<VNNI>(*sum, point.add(2 * pair), c);
-            }
-            if pair + 1 < pairs {
-                let c = _mm512_loadu_si512(panel.add((pair + 1) * COLUMNS * 2).cast());
-                for (point, sum) in points.iter().zip(&mut odd) {
-                    *sum = add_products::<VNNI>(*sum, point.add(2 * pair + 2), c);
+        let mut tiles = [[[0; COLUMNS]; ROWS]; N];
+        for (tile, panel) in tiles.iter_mut().zip(panels) {
+            let mut even = [_mm512_setzero_si512(); FEW];
+            let mut odd = [_mm512_setzero_si512(); FEW];
+            for pair in (0..pairs).step_by(2) {
+                let c = _mm512_loadu_si512(panel.add(pair * COLUMNS * 2).cast());
+                for (point, sum) in points.iter().zip(&mut even) {
+                    *sum = add_products::<VNNI>(*sum, two(point.add(2 * pair)), c);
+                }
+                if pair + 1 < pairs {
+                    let c = _mm512_loadu_si512(panel.add((pair + 1) * COLUMNS * 2).cast());
+                    for (point, sum) in points.iter().zip(&mut odd) {
+                        *sum = add_products::<VNNI>(*sum, two(point.add(2 * pair + 2)), c);
+                    }
                 }
             }
+            let mut sums = [_mm512_setzero_si512(); ROWS];
+            for row in 0..FEW {
+                sums[row] = _mm512_add_epi32(even[row], odd[row]);
+            }
+            *tile = stored(sums);
         }
-        for row in 0..FEW {
-            sums[row] = _mm512_add_epi32(even[row], odd[row]);
-        }
-        stored(sums)
+        tiles
     }
 }
 
-/// `sum` and the products of two values, read at `two`, with those of `c`.
+/// Two values, again and again.
+///
+/// # Safety
+/// As for [`products`]; there are two at `values`.
+#[inline(always)]
+unsafe fn two(values: *const i16) -> __m512i {
+    // SAFETY: by the caller's promise.
+    unsafe { _mm512_set1_epi32(values.cast::<i32>().read_unaligned()) }
+}
+
+/// `sum` and the products of pairs.
 ///
 /// # Safety
 /// As for [`products`].
 #[inline(always)]
-unsafe fn add_products<const VNNI: bool>(sum: __m512i, two: *const i16, c: __m512i) -> __m512i {
+unsafe fn add_products<const VNNI: bool>(sum: __m512i, x: __m512i, c: __m512i) -> __m512i {
     // SAFETY: by the caller's promise.
     unsafe {
-        let x = _mm512_set1_epi32(two.cast::<i32>().read_unaligned());
         if VNNI {
             _mm512_dpwssd_epi32(sum, x, c)
         } else {

@@ -71,6 +71,17 @@ fn largest(values: &[f64]) -> f64 {
         .fold(f64::NEG_INFINITY, |a, b| if a > b { a } else { b })
 }
 
+/// Asks for all cache lines of a row.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch(row: &[f32]) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    for line in row.chunks(16) {
+        // SAFETY: part of x86-64; the address lies in the row, and nothing is read.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+}
+
 /// The sum of all lanes, after the products of what is left over have gone into the first of them.
 #[inline(always)]
 fn total(mut sums: [f64; LANES], a: &[f32], b: &[f32]) -> f64 {
@@ -266,10 +277,14 @@ impl Path {
     }
 }
 
-/// The products of [`ROWS`] scaled points with a panel.
+/// The products of [`ROWS`] scaled points with panels.
 pub trait Products {
     /// The first `count` rows of the tile matter. All points are of the same, even length.
-    fn tile(points: [&[i16]; ROWS], count: usize, panel: &[i16]) -> Tile;
+    fn tiles<const N: usize>(
+        points: [&[i16]; ROWS],
+        count: usize,
+        panels: [&[i16]; N],
+    ) -> [Tile; N];
 
     /// The largest of the [`scores`].
     #[inline(always)]
@@ -280,6 +295,10 @@ pub trait Products {
         let four: [f32; 4] = std::array::from_fn(|j| larger(eight[j], eight[j + 4]));
         larger(larger(four[0], four[2]), larger(four[1], four[3]))
     }
+
+    /// Asks for a row that will be read soon.
+    #[inline(always)]
+    fn prefetch(_row: &[f32]) {}
 
     /// The [`inner`] product of two rows of the same length: the same number on every path.
     fn inner(a: &[f32], b: &[f32]) -> f64;

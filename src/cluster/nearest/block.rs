@@ -14,6 +14,10 @@ use crate::cluster::kernel::{
     quantise,
 };
 
+/// What a pair of panels costs beside one (267 against 205 billion products a second on Zen 5).
+const PAIR: f64 = 1.55;
+/// Points between the one that is worked on and the one that is asked for.
+const AHEAD: usize = 4;
 /// Single precision rounds the arithmetic on scores by less than this share of their parts.
 const ROUNDING: f64 = 1e-6;
 
@@ -141,8 +145,9 @@ pub struct Scratch {
     scaled: Vec<i16>,
     /// Of the points of a list: the upper bound on the scores of a group, and what it makes of the
     /// distances.
-    tops: Vec<f32>,
+    tops: [Vec<f32>; 2],
     lowest: Vec<u16>,
+    open: Vec<Open>,
 }
 
 /// What is known of a point during a search.
@@ -154,8 +159,15 @@ struct Row {
     floor: f32,
     /// Panel and column of the point's own centroid.
     place: (usize, usize),
-    /// Centroids whose upper bound reached the floor of their time, with that bound.
-    open: Vec<(f32, u32)>,
+    /// The score and the index of the nearest centroid so far: its own at first.
+    best: (f64, u32),
+}
+
+/// A centroid whose upper bound on the score reached the floor of its time.
+struct Open {
+    point: u16,
+    bound: f32,
+    centroid: u32,
 }
 
 /// Points that must be compared with each group.
@@ -167,6 +179,7 @@ struct Lists {
     points: Vec<u16>,
     /// All points, where each group is compared with all.
     all: Option<Vec<u16>>,
+    union: Vec<u16>,
 }
 
 impl Work for Block<'_> {
@@ -177,43 +190,20 @@ impl Work for Block<'_> {
     fn run<P: Products>(mut self) -> Self::Output {
         let mut scratch = std::mem::take(self.scratch);
         self.prepare::<P>(&mut scratch);
-        let Scratch {
-            rows,
-            lists,
-            scaled,
-            tops,
-            lowest,
-        } = &mut scratch;
-        let (d, groups) = (self.centroids.d, self.layout.groups());
+        let (groups, width) = (self.layout.groups(), self.layout.width);
         let mut searched = 0;
-        for group in 0..groups {
-            let points = lists.of(group);
-            for (few, tops) in points.chunks(ROWS).zip(tops.chunks_exact_mut(ROWS)) {
-                tops.copy_from_slice(&self.compare::<P>(group, few, scaled, rows));
+        let mut group = 0;
+        while group < groups {
+            // Two groups of a panel each that are compared with much the same points are taken together.
+            let together = width == 1 && group + 1 < groups && scratch.lists.unite(group);
+            if together {
+                searched += self.search::<P, 2>([group, group + 1], &mut scratch);
+            } else {
+                searched += self.search::<P, 1>([group], &mut scratch);
             }
-            // A loop without gaps, of which the compiler makes vector instructions.
-            for (bound, (&i, &top)) in lowest.iter_mut().zip(points.iter().zip(&*tops)) {
-                let norm = self.norms[usize::from(i)];
-                *bound = self.unit.below(distance(norm, f64::from(top)));
-            }
-            for (&i, &bound) in points.iter().zip(&*lowest) {
-                self.bounds[usize::from(i) * groups + group] = bound;
-            }
-            searched += points.len();
+            group += 1 + usize::from(together);
         }
-        let mut changed = 0;
-        for (i, point) in self.points.chunks_exact(d).enumerate() {
-            let before = self.labels[i];
-            let own = (self.own[i], before);
-            let (score, nearest) = rows[i].decide::<P>(point, own, self.centroids);
-            if nearest != before {
-                // The centroid that was its own is one of the others now.
-                let bound = &mut self.bounds[i * groups + self.layout.group_of(before)];
-                *bound = (*bound).min(self.unit.below(distance(self.norms[i], self.own[i])));
-                (self.labels[i], self.own[i]) = (nearest, score);
-                changed += 1;
-            }
-        }
+        let changed = self.decide::<P>(&mut scratch);
         *self.scratch = scratch;
         (changed, searched)
     }
@@ -230,11 +220,17 @@ impl Block<'_> {
             scratch.lists.all = Some((0..count as u16).collect());
         }
         scratch.scaled.resize(count * width, 0);
-        scratch.tops.resize(count.next_multiple_of(ROWS), 0.0);
+        for tops in &mut scratch.tops {
+            tops.resize(count.next_multiple_of(ROWS), 0.0);
+        }
+        scratch.open.clear();
         scratch.lowest.resize(count, 0);
         scratch.rows.clear();
         for (i, point) in self.points.chunks_exact(d).enumerate() {
             let (norm, label) = (self.norms[i], self.labels[i]);
+            if let Some(row) = self.points.get((i + AHEAD) * d..(i + AHEAD + 1) * d) {
+                P::prefetch(row);
+            }
             if self.moves.is_none_or(|moves| moves.at_all[label as usize]) {
                 self.own[i] = self.centroids.exact_score::<P>(point, label);
             }
@@ -262,47 +258,125 @@ impl Block<'_> {
                 norm: up(norm + scale.rounding),
                 floor: (own - own.abs() * ROUNDING) as f32 - f32::MIN_POSITIVE,
                 place: self.layout.panel_of(label),
-                open: Vec::new(),
+                best: (own, label),
             });
         }
     }
 
-    /// Compares up to [`ROWS`] points with a group: upper bounds on the scores of each with other
+    /// Compares the points of the first group's list with these groups, and renews their bounds.
+    /// Returns how many comparisons of a point with a group that were.
+    #[inline(always)]
+    fn search<P: Products, const N: usize>(
+        &mut self,
+        these: [usize; N],
+        scratch: &mut Scratch,
+    ) -> usize {
+        let Scratch {
+            rows,
+            lists,
+            scaled,
+            tops,
+            lowest,
+            open,
+        } = scratch;
+        let points = lists.of(these[0]);
+        for (at, few) in points.chunks(ROWS).enumerate() {
+            let found = self.compare::<P, N>(these, few, scaled, rows, open);
+            for (tops, found) in tops.iter_mut().zip(found) {
+                tops[at * ROWS..][..ROWS].copy_from_slice(&found);
+            }
+        }
+        let groups = self.layout.groups();
+        for (group, tops) in these.into_iter().zip(tops) {
+            // A loop without gaps, of which the compiler makes vector instructions.
+            for (bound, (&i, &top)) in lowest.iter_mut().zip(points.iter().zip(&*tops)) {
+                let norm = self.norms[usize::from(i)];
+                *bound = self.unit.below(distance(norm, f64::from(top)));
+            }
+            for (&i, &bound) in points.iter().zip(&*lowest) {
+                self.bounds[usize::from(i) * groups + group] = bound;
+            }
+        }
+        N * points.len()
+    }
+
+    /// Compares up to [`ROWS`] points with groups: upper bounds on the scores of each with other
     /// centroids than its own.
     #[inline(always)]
-    fn compare<P: Products>(
+    fn compare<P: Products, const N: usize>(
         &self,
-        group: usize,
+        groups: [usize; N],
         few: &[u16],
         scaled: &[i16],
         rows: &mut [Row],
-    ) -> [f32; ROWS] {
+        open: &mut Vec<Open>,
+    ) -> [[f32; ROWS]; N] {
         let width = padded(self.centroids.d);
         // The first point fills the tile up.
         let index: [usize; ROWS] =
             std::array::from_fn(|r| usize::from(*few.get(r).unwrap_or(&few[0])));
         let points = index.map(|i| &scaled[i * width..][..width]);
-        let mut tops = [f32::NEG_INFINITY; ROWS];
-        let panels = group * self.layout.width..(group + 1) * self.layout.width;
-        for panel in panels.start..panels.end.min(self.centroids.panels.count()) {
-            let terms = &self.centroids.terms[panel];
-            let tile = P::tile(points, few.len(), self.centroids.panels.panel(panel));
-            for r in 0..few.len() {
-                let row = &mut rows[index[r]];
-                let own = if row.place.0 == panel {
-                    row.place.1
-                } else {
-                    COLUMNS
-                };
-                let products = (&tile[r], row.factor, &terms.factor, &terms.shift);
-                let upper = P::highest(products, own) + terms.error(row);
-                tops[r] = larger(tops[r], upper);
-                if upper >= row.floor {
-                    row.note(products, own, terms, &self.layout.order[panel * COLUMNS..]);
+        let mut tops = [[f32::NEG_INFINITY; ROWS]; N];
+        let panels = self.centroids.panels.count();
+        let last = (self.layout.width * (groups[0] + 1)).min(panels);
+        // Several groups are of one panel each.
+        for first in self.layout.width * groups[0]..last {
+            let these: [usize; N] = std::array::from_fn(|n| first + n);
+            let tiles = P::tiles(
+                points,
+                few.len(),
+                these.map(|panel| self.centroids.panels.panel(panel)),
+            );
+            for n in 0..N {
+                let (panel, terms) = (these[n], &self.centroids.terms[these[n]]);
+                for r in 0..few.len() {
+                    let row = &mut rows[index[r]];
+                    let own = if row.place.0 == panel {
+                        row.place.1
+                    } else {
+                        COLUMNS
+                    };
+                    let products = (&tiles[n][r], row.factor, &terms.factor, &terms.shift);
+                    let upper = P::highest(products, own) + terms.error(row);
+                    tops[n][r] = larger(tops[n][r], upper);
+                    if upper >= row.floor {
+                        let order = &self.layout.order[panel * COLUMNS..];
+                        row.note(few[r], products, own, terms, order, open);
+                    }
                 }
             }
         }
         tops
+    }
+
+    /// Settles which centroid is the nearest, ties to the smaller index. Returns how many labels changed.
+    #[inline(always)]
+    fn decide<P: Products>(&mut self, scratch: &mut Scratch) -> usize {
+        let (d, groups) = (self.centroids.d, self.layout.groups());
+        for open in &scratch.open {
+            let i = usize::from(open.point);
+            if open.bound >= scratch.rows[i].floor {
+                let point = &self.points[i * d..][..d];
+                let score = self.centroids.exact_score::<P>(point, open.centroid);
+                let best = &mut scratch.rows[i].best;
+                if score > best.0 || (score == best.0 && open.centroid < best.1) {
+                    *best = (score, open.centroid);
+                }
+            }
+        }
+        let mut changed = 0;
+        for (i, row) in scratch.rows.iter().enumerate() {
+            let before = self.labels[i];
+            let (score, nearest) = row.best;
+            if nearest != before {
+                // The centroid that was its own is one of the others now.
+                let bound = &mut self.bounds[i * groups + self.layout.group_of(before)];
+                *bound = (*bound).min(self.unit.below(distance(self.norms[i], self.own[i])));
+                (self.labels[i], self.own[i]) = (nearest, score);
+                changed += 1;
+            }
+        }
+        changed
     }
 }
 
@@ -334,6 +408,40 @@ impl Lists {
         self.counts.clear();
         self.counts.resize(groups, 0);
         self.points.resize(groups * size, 0);
+    }
+
+    /// Makes the lists of a group and the next one the same where that is cheaper: a pair of panels takes
+    /// [`PAIR`] times as long as one.
+    #[inline(always)]
+    fn unite(&mut self, group: usize) -> bool {
+        if self.all.is_some() {
+            return true;
+        }
+        let (a, b) = (self.of(group), self.of(group + 1));
+        let apart = a.len() + b.len();
+        // The union is not smaller than the larger of the two.
+        if PAIR * a.len().max(b.len()) as f64 >= apart as f64 {
+            return false;
+        }
+        let mut union = std::mem::take(&mut self.union);
+        union.clear();
+        let (a, b) = (self.of(group), self.of(group + 1));
+        let (mut i, mut j) = (0, 0);
+        while i < a.len() && j < b.len() {
+            let (x, y) = (a[i], b[j]);
+            union.push(x.min(y));
+            i += usize::from(x <= y);
+            j += usize::from(y <= x);
+        }
+        union.extend_from_slice(&a[i..]);
+        union.extend_from_slice(&b[j..]);
+        let pays = PAIR * (union.len() as f64) < apart as f64;
+        if pays {
+            self.counts[group] = union.len() as u32;
+            self.points[group * self.size..][..union.len()].copy_from_slice(&union);
+        }
+        self.union = union;
+        pays
     }
 
     fn of(&self, group: usize) -> &[u16] {
@@ -370,36 +478,28 @@ impl Row {
     /// Notes the centroids of a panel that reach the floor, and raises it.
     #[cold]
     #[inline(never)]
-    fn note(&mut self, products: Scored, own: usize, terms: &Terms, order: &[u32]) {
+    fn note(
+        &mut self,
+        point: u16,
+        products: Scored,
+        own: usize,
+        terms: &Terms,
+        order: &[u32],
+        open: &mut Vec<Open>,
+    ) {
         let error = terms.error(self);
         let scores = kernel::scores(products, own);
         for (&score, &centroid) in scores.iter().zip(order) {
             let bound = score + error;
             if bound >= self.floor {
-                self.open.push((bound, centroid));
+                open.push(Open {
+                    point,
+                    bound,
+                    centroid,
+                });
                 // Twice the error, and its rounding, below the upper bound.
                 self.floor = self.floor.max(bound - 2.001 * error);
             }
         }
-    }
-
-    /// The nearest of the own centroid and the open ones, ties to the smaller index, with its score.
-    #[inline(always)]
-    fn decide<P: Products>(
-        &self,
-        point: &[f32],
-        own: (f64, u32),
-        centroids: &Centroids,
-    ) -> (f64, u32) {
-        let mut best = own;
-        for &(upper, j) in &self.open {
-            if upper >= self.floor {
-                let score = centroids.exact_score::<P>(point, j);
-                if score > best.0 || (score == best.0 && j < best.1) {
-                    best = (score, j);
-                }
-            }
-        }
-        best
     }
 }
