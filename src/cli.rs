@@ -123,6 +123,9 @@ pub struct Train {
     /// DeepCluster: how clusters of unequal size are balanced (sampler, weights, none)
     #[arg(long)]
     pub balance: Option<String>,
+    /// DeepCluster: kmeans, or pic: power iteration, which finds the number of clusters itself
+    #[arg(long)]
+    pub clusterer: Option<String>,
     /// DeepCluster: epochs from one clustering to the next (fractions allowed) [default: 1, more
     /// where epochs are short]
     #[arg(long, value_name = "EPOCHS")]

@@ -9,6 +9,9 @@ use tch::{Device, Kind, Tensor};
 use super::preprocess::{Pca, l2_rows};
 use super::rows_per_chunk;
 
+/// Neighbours whose votes make a score.
+const VOTERS: i64 = 5;
+
 /// Which output of the backbone an assigner reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeatureKind {
@@ -30,6 +33,19 @@ pub enum Assigner {
         /// Mean squared distance to the nearest centroid for each of the r dimensions: scores are
         /// the posteriors of a mixture of equal Gaussians with this variance at the centroids.
         variance: f64,
+    },
+    /// Power iteration, whose clusters have no centre to speak of: the label of the nearest point that was
+    /// clustered, in the same space.
+    Points {
+        pca: Pca,
+        /// `[n, r] f32`
+        points: Tensor,
+        /// `[n] i64`
+        labels: Tensor,
+        /// `[k, r] f32`: the clusters' means, from which distances are taken.
+        centroids: Tensor,
+        /// Neighbours vote with exp(−squared distance / sigma²); scores are their shares.
+        sigma: f64,
     },
     /// SeLa: `argmax_j (λ z_j + log r_j)` of the head's logits z (log-softmax shifts a row as a
     /// whole, so the logits serve).
@@ -58,7 +74,7 @@ pub struct Assignments {
 impl Assigner {
     pub fn feature_kind(&self) -> FeatureKind {
         match self {
-            Self::Centroids { .. } => FeatureKind::Hidden,
+            Self::Centroids { .. } | Self::Points { .. } => FeatureKind::Hidden,
             Self::Heads { .. } => FeatureKind::Activation,
         }
     }
@@ -66,7 +82,7 @@ impl Assigner {
     /// The number of features that a point must have.
     pub fn dim(&self) -> usize {
         match self {
-            Self::Centroids { pca, .. } => pca.mean.size()[0] as usize,
+            Self::Centroids { pca, .. } | Self::Points { pca, .. } => pca.mean.size()[0] as usize,
             Self::Heads { weights, .. } => weights.size()[2] as usize,
         }
     }
@@ -74,16 +90,27 @@ impl Assigner {
     /// The number of clusters.
     pub fn clusters(&self) -> usize {
         match self {
-            Self::Centroids { centroids, .. } => centroids.size()[0] as usize,
+            Self::Centroids { centroids, .. } | Self::Points { centroids, .. } => {
+                centroids.size()[0] as usize
+            }
             Self::Heads { weights, .. } => weights.size()[1] as usize,
         }
+    }
+
+    /// The largest matrix that labelling a point takes a row of.
+    fn width(&self) -> usize {
+        let most = match self {
+            Self::Points { points, .. } => points.size()[0] as usize,
+            _ => self.clusters(),
+        };
+        most.max(self.dim())
     }
 
     /// Labels of `features` `[n, d]`, on the CPU in f64, by blocks of 64 MiB.
     pub fn assign(&self, features: &Tensor) -> Assignments {
         tch::no_grad(|| {
             let n = features.size()[0];
-            let rows = rows_per_chunk(self.clusters().max(self.dim()), super::CHUNK_BYTES) as i64;
+            let rows = rows_per_chunk(self.width(), super::CHUNK_BYTES) as i64;
             let mut all = Assignments::default();
             for start in (0..n).step_by(rows as usize) {
                 let block = features
@@ -104,10 +131,7 @@ impl Assigner {
                 variance,
             } => {
                 let points = l2_rows(&pca.apply(features, Kind::Double));
-                let centroids = centroids.to_kind(Kind::Double);
-                let squared = points.square().sum_dim_intlist(1, true, Kind::Double)
-                    + centroids.square().sum_dim_intlist(1, false, Kind::Double)
-                    - points.matmul(&centroids.transpose(0, 1)) * 2.0;
+                let squared = squared_distances(&points, centroids);
                 let (nearest, labels) = squared.min_dim(1, false);
                 let soft =
                     (&squared * (-0.5 / variance.max(f64::MIN_POSITIVE))).softmax(1, Kind::Double);
@@ -115,6 +139,35 @@ impl Assigner {
                     scores: to_f64(&soft.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1)),
                     labels: vec![to_labels(&labels)],
                     distances: Some(to_f64(&nearest.clamp_min(0.0).sqrt())),
+                }
+            }
+            Self::Points {
+                pca,
+                points,
+                labels,
+                centroids,
+                sigma,
+            } => {
+                let queries = l2_rows(&pca.apply(features, Kind::Double));
+                let voters = VOTERS.min(points.size()[0]);
+                let squared = squared_distances(&queries, points);
+                let (squared, nearest) = squared.topk(voters, 1, false, true);
+                let theirs = labels
+                    .index_select(0, &nearest.flatten(0, -1))
+                    .view_as(&nearest);
+                let own = theirs.narrow(1, 0, 1);
+                let votes = (squared / -(sigma * sigma)).softmax(1, Kind::Double);
+                let agreeing = votes * theirs.eq_tensor(&own).to_kind(Kind::Double);
+                let own = own.squeeze_dim(1);
+                let centres = centroids.index_select(0, &own).to_kind(Kind::Double);
+                let distances = (queries - centres)
+                    .square()
+                    .sum_dim_intlist(1, false, Kind::Double)
+                    .sqrt();
+                Assignments {
+                    labels: vec![to_labels(&own)],
+                    scores: to_f64(&agreeing.sum_dim_intlist(1, false, Kind::Double)),
+                    distances: Some(to_f64(&distances)),
                 }
             }
             Self::Heads {
@@ -166,6 +219,27 @@ impl Assigner {
                     ("variance".into(), variance.to_string()),
                 ]),
             ),
+            Self::Points {
+                pca,
+                points,
+                labels,
+                centroids,
+                sigma,
+            } => (
+                named(&[
+                    ("pca.mean", &pca.mean),
+                    ("pca.components", &pca.components),
+                    ("pca.eigenvalues", &pca.eigenvalues),
+                    ("points", points),
+                    ("labels", labels),
+                    ("centroids", centroids),
+                ]),
+                BTreeMap::from([
+                    ("kind".into(), "points".into()),
+                    ("whiten".into(), pca.whiten.to_string()),
+                    ("sigma".into(), sigma.to_string()),
+                ]),
+            ),
             Self::Heads {
                 weights,
                 biases,
@@ -209,17 +283,26 @@ impl Assigner {
                 .and_then(|value| value.parse::<f64>().ok());
             value.ok_or_else(|| format!("it has no '{name}'"))
         };
-        let assigner = match metadata.get("kind").map(String::as_str) {
+        let kind = metadata.get("kind").map(String::as_str);
+        let pca = |take: &mut dyn FnMut(&str, usize, Kind) -> Result<Tensor, String>| {
+            let whiten = metadata.get("whiten").and_then(|value| value.parse().ok());
+            Ok::<Pca, String>(Pca {
+                mean: take("pca.mean", 1, Kind::Double)?,
+                components: take("pca.components", 2, Kind::Double)?,
+                eigenvalues: take("pca.eigenvalues", 1, Kind::Double)?,
+                whiten: whiten.ok_or("it has no 'whiten'")?,
+            })
+        };
+        let assigner = match kind {
+            Some("points") => Self::Points {
+                pca: pca(&mut take)?,
+                points: take("points", 2, Kind::Float)?,
+                labels: take("labels", 1, Kind::Int64)?,
+                centroids: take("centroids", 2, Kind::Float)?,
+                sigma: number("sigma")?,
+            },
             Some("centroids") => Self::Centroids {
-                pca: Pca {
-                    mean: take("pca.mean", 1, Kind::Double)?,
-                    components: take("pca.components", 2, Kind::Double)?,
-                    eigenvalues: take("pca.eigenvalues", 1, Kind::Double)?,
-                    whiten: metadata
-                        .get("whiten")
-                        .and_then(|value| value.parse().ok())
-                        .ok_or("it has no 'whiten'")?,
-                },
+                pca: pca(&mut take)?,
                 centroids: take("centroids", 2, Kind::Float)?,
                 variance: number("variance")?,
             },
@@ -241,6 +324,23 @@ impl Assigner {
                 let (rank, dim) = (pca.eigenvalues.size()[0], pca.mean.size()[0]);
                 pca.components.size() == [rank, dim] && centroids.size()[1] == rank
             }
+            Self::Points {
+                pca,
+                points,
+                labels,
+                centroids,
+                ..
+            } => {
+                let (rank, dim) = (pca.eigenvalues.size()[0], pca.mean.size()[0]);
+                let clusters = centroids.size()[0];
+                let inside = |labels: &Tensor| {
+                    labels.min().int64_value(&[]) >= 0 && labels.max().int64_value(&[]) < clusters
+                };
+                pca.components.size() == [rank, dim]
+                    && points.size() == [labels.size()[0], rank]
+                    && centroids.size() == [clusters, rank]
+                    && (labels.numel() == 0 || inside(labels))
+            }
             Self::Heads {
                 weights,
                 biases,
@@ -250,6 +350,7 @@ impl Assigner {
         };
         let empty = match self {
             Self::Centroids { centroids, .. } => centroids.numel() == 0,
+            Self::Points { points, .. } => points.numel() == 0,
             Self::Heads { weights, .. } => weights.numel() == 0,
         };
         if fits && !empty {
@@ -284,6 +385,14 @@ impl Assignments {
     pub fn is_empty(&self) -> bool {
         self.scores.is_empty()
     }
+}
+
+/// `[m, n] f64` between rows of `points` `[m, r] f64` and `others` `[n, r]`.
+fn squared_distances(points: &Tensor, others: &Tensor) -> Tensor {
+    let others = others.to_kind(Kind::Double);
+    points.square().sum_dim_intlist(1, true, Kind::Double)
+        + others.square().sum_dim_intlist(1, false, Kind::Double)
+        - points.matmul(&others.transpose(0, 1)) * 2.0
 }
 
 fn to_labels(labels: &Tensor) -> Vec<u32> {

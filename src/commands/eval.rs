@@ -272,6 +272,9 @@ fn pretext_accuracy(
 ) -> Result<Option<f64>> {
     let entry = method::method(&config.train.method)
         .with_context(|| format!("this version has no method '{}'", config.train.method))?;
+    if !entry.pretext {
+        return Ok(None);
+    }
     let method = (entry.build)(&Build {
         config,
         network: &extractor.network,

@@ -73,7 +73,10 @@ fn describe(
 ) -> Result<Report> {
     let entry = method::method(&config.train.method);
     let (epochs, steps) = split(records);
-    let sizes = cluster_sizes(labels, config.cluster.clusters);
+    let asked = steps
+        .last()
+        .map_or(config.cluster.clusters, |step| step.clusters);
+    let sizes = cluster_sizes(labels, asked);
     let mut notes = notes(&epochs, &steps, skipped);
     if sheets.len() > MAX_CLUSTERS {
         notes.push(Note::info(format!(
@@ -132,7 +135,7 @@ fn figures(
         figure(
             "clusters",
             sizes.iter().filter(|&&size| size > 0).count().to_string(),
-            &format!("of {} asked for", config.cluster.clusters),
+            &format!("of {}", sizes.len()),
         ),
         figure(
             "epochs",

@@ -81,7 +81,11 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
     config.train.method = name;
     config.train.threads = threads;
     check(&config)?;
-    choices.extend(entry.complete_options(&mut config)?);
+    for choice in entry.complete_options(&mut config)? {
+        // The method knows better.
+        choices.retain(|before| before.name != choice.name);
+        choices.push(choice);
+    }
     if args.print_config {
         std::io::stdout().write_all(config.to_toml()?.as_bytes())?;
         return Ok(ExitStatus::Done);
@@ -355,6 +359,7 @@ fn method_options(args: &cli::Train) -> Result<toml::Table> {
     let text = |value: &Option<String>| value.clone().map(toml::Value::from);
     let count = |value: Option<usize>| value.map(|value| toml::Value::from(value as i64));
     put("balance", text(&args.balance));
+    put("clusterer", text(&args.clusterer));
     put("reassign", args.reassign.map(Into::into));
     put("warm_start", args.warm_start.then(|| true.into()));
     put("heads", count(args.heads));

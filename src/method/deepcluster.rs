@@ -10,14 +10,17 @@ use tch::{Kind, Reduction, Tensor, nn};
 
 use super::{
     Batch, Build, Context, LabelStep, Labelling, Loss, Method, MethodEntry, Module, State, View,
-    cluster_features, label_by_clusters, option_table, parse_options,
+    cluster_features, group_features, label_by_clusters, label_by_groups, option_table,
+    parse_options,
 };
 use crate::cluster::assigner::FeatureKind;
+use crate::cluster::pic::PicOptions;
 use crate::config::defaults::Choice;
 use crate::config::{Config, Settings};
 use crate::data::sampler::{inverse_size_weights, shuffled, uniform_over_labels};
 use crate::model::LinearHead;
 use crate::random::Purpose;
+use crate::record::LabelStepRecord;
 
 /// The registry entry.
 pub const ENTRY: MethodEntry = MethodEntry {
@@ -36,12 +39,25 @@ pub const ENTRY: MethodEntry = MethodEntry {
             "epochs from one clustering to the next, fractions allowed; 0 leaves the choice to the program",
         ),
         (
+            "clusterer",
+            "kmeans, or pic: power iteration on nearest neighbours, which finds the number of clusters itself",
+        ),
+        (
+            "neighbours",
+            "pic: edges from each image to its nearest others",
+        ),
+        (
+            "sigma",
+            "pic: an edge weighs exp(-squared distance / sigma^2)",
+        ),
+        (
             "warm_start",
             "true: k-means starts from the clusters before",
         ),
     ],
     resolve,
     build: |build| Ok(Box::new(DeepCluster::new(build)?)),
+    pretext: false,
 };
 
 /// How clusters of unequal size are kept from dominating (section 3.3).
@@ -56,6 +72,16 @@ enum Balance {
     None,
 }
 
+/// What divides the features among clusters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Clusterer {
+    #[default]
+    Kmeans,
+    /// Power iteration on the graph of nearest neighbours (`clustering.py: PIC`).
+    Pic,
+}
+
 /// DeepCluster's own options.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -66,6 +92,9 @@ struct Options {
     reassign: f64,
     /// Start k-means from the means of the previous clusters.
     warm_start: bool,
+    clusterer: Clusterer,
+    neighbours: usize,
+    sigma: f64,
 }
 
 impl Default for Options {
@@ -74,6 +103,9 @@ impl Default for Options {
             balance: Balance::Sampler,
             reassign: 0.0,
             warm_start: false,
+            clusterer: Clusterer::Kmeans,
+            neighbours: PicOptions::default().neighbours,
+            sigma: PicOptions::default().sigma,
         }
     }
 }
@@ -87,7 +119,21 @@ impl Options {
                 options.reassign
             )));
         }
+        if let Err(error) = options.pic().check() {
+            bail!(crate::error::usage(error.to_string()));
+        }
+        if options.clusterer == Clusterer::Pic && options.warm_start {
+            bail!(crate::error::usage("--warm-start is for k-means"));
+        }
         Ok(options)
+    }
+
+    fn pic(&self) -> PicOptions {
+        PicOptions {
+            neighbours: self.neighbours,
+            sigma: self.sigma,
+            ..PicOptions::default()
+        }
     }
 }
 
@@ -99,8 +145,16 @@ const STEPS_FOR_A_HEAD: usize = 150;
 
 fn resolve(config: &mut Config) -> Result<Vec<Choice>> {
     let options = Options::parse(&config.method)?;
+    let mut choices = Vec::new();
+    if options.clusterer == Clusterer::Pic {
+        choices.push(Choice {
+            name: "clusters",
+            value: "as found".into(),
+            reason: "power iteration finds their number anew each time".into(),
+        });
+    }
     if options.reassign > 0.0 {
-        return Ok(Vec::new());
+        return Ok(choices);
     }
     let steps = config
         .run
@@ -113,7 +167,7 @@ fn resolve(config: &mut Config) -> Result<Vec<Choice>> {
         .round()
         .clamp(1.0, most);
     config.method.insert("reassign".into(), epochs.into());
-    Ok(vec![Choice {
+    choices.push(Choice {
         name: "reassign",
         value: match epochs {
             1.0 => "1 epoch".into(),
@@ -125,7 +179,8 @@ fn resolve(config: &mut Config) -> Result<Vec<Choice>> {
                 "an epoch has {steps} steps, a new head learns for {STEPS_FOR_A_HEAD} or so"
             ),
         },
-    }])
+    });
+    Ok(choices)
 }
 
 struct DeepCluster {
@@ -178,6 +233,32 @@ impl DeepCluster {
         });
         self.labels = labels;
     }
+
+    /// A new head. K-means has as many clusters each time, power iteration as many as it finds.
+    fn renew_head(&mut self, clusters: i64) {
+        let before = self.head.weight().size();
+        if before[0] == clusters {
+            self.head.reset();
+        } else {
+            self.store = nn::VarStore::new(self.store.device());
+            self.head = LinearHead::new(&self.store.root(), before[1], clusters);
+        }
+    }
+
+    /// Labels for all images from the network as it is.
+    fn cluster(&self, context: &Context) -> Result<(Vec<u32>, LabelStepRecord)> {
+        let features = context.features(FeatureKind::Hidden, View::Plain)?;
+        if self.options.clusterer == Clusterer::Pic {
+            let grouped = group_features(context, &features, &self.options.pic())?;
+            return Ok((grouped.pic.labels, grouped.record));
+        }
+        let previous =
+            (self.options.warm_start && !self.labels.is_empty()).then_some(&self.labels[..]);
+        let clustered = cluster_features(context, &features, previous)?;
+        let labels: Vec<i64> = Vec::try_from(&clustered.clustering.labels)?;
+        let labels = labels.into_iter().map(|label| label as u32).collect();
+        Ok((labels, clustered.record))
+    }
 }
 
 impl Method for DeepCluster {
@@ -186,20 +267,16 @@ impl Method for DeepCluster {
     }
 
     fn label_step(&mut self, context: &Context) -> Result<LabelStep> {
-        let features = context.features(FeatureKind::Hidden, View::Plain)?;
-        let previous =
-            (self.options.warm_start && !self.labels.is_empty()).then_some(&self.labels[..]);
-        let clustered = cluster_features(context, &features, previous)?;
-        let labels: Vec<i64> = Vec::try_from(&clustered.clustering.labels)?;
-        self.take_labels(labels.into_iter().map(|label| label as u32).collect());
+        let (labels, record) = self.cluster(context)?;
         tch::manual_seed(context.step_seed(Purpose::Weights) as i64);
-        self.head.reset();
+        self.renew_head(record.clusters as i64);
+        self.take_labels(labels);
         while self.next <= context.position.images {
             self.next += self.interval;
         }
         Ok(LabelStep {
             labels: vec![self.labels.clone()],
-            record: clustered.record,
+            record,
             fresh: vec!["head"],
             new_order: true,
         })
@@ -242,19 +319,27 @@ impl Method for DeepCluster {
     }
 
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
-        label_by_clusters(context)
+        match self.options.clusterer {
+            Clusterer::Kmeans => label_by_clusters(context),
+            Clusterer::Pic => label_by_groups(context, &self.options.pic()),
+        }
     }
 
     fn state(&self) -> State {
         let labels: Vec<i64> = self.labels.iter().map(|&label| i64::from(label)).collect();
         State {
             tensors: vec![("labels".into(), Tensor::from_slice(&labels))],
-            values: [("next".to_string(), self.next.into())].into(),
+            values: [
+                ("next".to_string(), self.next.into()),
+                ("clusters".to_string(), self.head.weight().size()[0].into()),
+            ]
+            .into(),
         }
     }
 
     fn restore(&mut self, mut state: State) -> Result<()> {
         let labels: Vec<i64> = Vec::try_from(&state.tensor("labels")?)?;
+        self.renew_head(state.value("clusters")?);
         self.take_labels(labels.into_iter().map(|label| label as u32).collect());
         self.next = state.value("next")?;
         Ok(())

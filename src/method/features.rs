@@ -1,10 +1,14 @@
-//! What methods do with the features of all images: DeepCluster's clustering.
+//! What methods do with the features of all images: DeepCluster's clustering, by k-means or by power
+//! iteration.
+
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use tch::{Device, Kind, Tensor};
 
 use super::{Context, Labelling, View};
 use crate::cluster::assigner::{Assigner, FeatureKind};
+use crate::cluster::pic::{self, Pic, PicOptions};
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::cluster::{self, Clustering, Init, KMeansOptions};
 use crate::monitor::Phase;
@@ -19,6 +23,89 @@ pub struct ClusteredFeatures {
     pub record: LabelStepRecord,
 }
 
+/// Features on which power iteration has found its clusters.
+#[derive(Debug)]
+pub struct Grouped {
+    pub pca: Pca,
+    /// `[n, r] f32`: whitened, of unit length.
+    pub points: Tensor,
+    pub pic: Pic,
+    pub record: LabelStepRecord,
+}
+
+/// Clusters hidden features `[n, d]` by power iteration on the graph of their nearest neighbours.
+pub fn group_features(
+    context: &Context,
+    features: &Tensor,
+    options: &PicOptions,
+) -> Result<Grouped> {
+    let started = std::time::Instant::now();
+    context.monitor.begin(Phase::Cluster, "clustering", 0);
+    let work = || -> Result<Grouped> {
+        let (pca, points) = whitened(features, context.config.cluster.components)?;
+        let reduce_seconds = started.elapsed().as_secs_f64();
+        let pic = pic::cluster(&points, options)?;
+        let record = LabelStepRecord {
+            clusters: pic.sizes.len(),
+            components: Some(pca.rank()),
+            iterations: Some(pic.iterations),
+            seconds: seconds(reduce_seconds, pic.seconds),
+            ..LabelStepRecord::default()
+        };
+        Ok(Grouped {
+            pca,
+            points,
+            pic,
+            record,
+        })
+    };
+    let result = tch::no_grad(work);
+    context.monitor.end();
+    result
+}
+
+/// Labels every image by the clusters that power iteration finds for the network as it is.
+pub fn label_by_groups(context: &Context, options: &PicOptions) -> Result<Labelling> {
+    let features = context.features(FeatureKind::Hidden, View::Plain)?;
+    let grouped = group_features(context, &features, options)?;
+    let labels: Vec<i64> = grouped
+        .pic
+        .labels
+        .iter()
+        .map(|&label| label.into())
+        .collect();
+    let points = grouped.points.to_device(Device::Cpu);
+    let assigner = Assigner::Points {
+        pca: grouped.pca.to_device(Device::Cpu),
+        centroids: means_of(&points, &grouped.pic.labels, grouped.pic.sizes.len()),
+        points,
+        labels: Tensor::from_slice(&labels),
+        sigma: options.sigma,
+    };
+    let assignments = assigner.assign(&features);
+    Ok(Labelling {
+        assignments,
+        assigner,
+        record: grouped.record,
+    })
+}
+
+/// Principal components of features, whitened and of unit length, as DeepCluster clusters them.
+fn whitened(features: &Tensor, components: usize) -> Result<(Pca, Tensor)> {
+    let pca = Pca::fit(features, components, true)
+        .context("the network's features cannot be clustered (has the training diverged? a lower --lr helps)")?;
+    let points = l2_rows(&pca.apply(features, Kind::Float));
+    Ok((pca, points))
+}
+
+fn seconds(reduce: f64, cluster: f64) -> BTreeMap<String, f64> {
+    [
+        ("reduce".to_string(), reduce),
+        (Phase::Cluster.name().to_string(), cluster),
+    ]
+    .into()
+}
+
 /// Clusters hidden features `[n, d]`. With `previous` labels k-means starts from their means.
 pub fn cluster_features(
     context: &Context,
@@ -29,9 +116,7 @@ pub fn cluster_features(
     let started = std::time::Instant::now();
     context.monitor.begin(Phase::Cluster, "clustering", 0);
     let work = || -> Result<ClusteredFeatures> {
-        let pca = Pca::fit(features, options.components, true)
-            .context("the network's features cannot be clustered (has the training diverged? a lower --lr helps)")?;
-        let points = l2_rows(&pca.apply(features, Kind::Float));
+        let (pca, points) = whitened(features, options.components)?;
         let reduce_seconds = started.elapsed().as_secs_f64();
         let engine = cluster::engine(&options.engine)
             .with_context(|| format!("there is no k-means engine '{}'", options.engine))?;
@@ -54,11 +139,7 @@ pub fn cluster_features(
             objective: Some(statistics.objective()),
             components: Some(pca.rank()),
             iterations: Some(statistics.iterations),
-            seconds: [
-                ("reduce".to_string(), reduce_seconds),
-                (Phase::Cluster.name().to_string(), statistics.seconds),
-            ]
-            .into(),
+            seconds: seconds(reduce_seconds, statistics.seconds),
             ..LabelStepRecord::default()
         };
         Ok(ClusteredFeatures {

@@ -28,7 +28,7 @@ use crate::model::network::Network;
 use crate::record::LabelStepRecord;
 
 pub use context::{Batch, Context, Position, View, extract, extract_size};
-pub use features::{cluster_features, label_by_clusters};
+pub use features::{cluster_features, group_features, label_by_clusters, label_by_groups};
 
 /// A way to learn without labels. Everything random comes from the context's seed and position, so
 /// that a resumed run goes on exactly as it would have.
@@ -166,6 +166,9 @@ pub struct MethodEntry {
     /// leave the choice to the program.
     pub resolve: fn(&mut Config) -> Result<Vec<Choice>>,
     pub build: fn(&Build) -> Result<Box<dyn Method>>,
+    /// Whether its pretext task has an answer for images that were not trained on:
+    /// [`Method::pretext_accuracy`].
+    pub pretext: bool,
 }
 
 /// All methods, the default first.

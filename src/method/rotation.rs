@@ -37,6 +37,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
     option_help: &[],
     resolve: |_| Ok(Vec::new()),
     build: |build| Ok(Box::new(Rotation::new(build))),
+    pretext: true,
 };
 
 const TURNS: i64 = 4;

@@ -66,6 +66,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
     ],
     resolve,
     build: |build| Ok(Box::new(Sela::new(build)?)),
+    pretext: false,
 };
 
 /// Augmentation 3 of the authors' code: crop, jitter 0.4, greyscale 0.2, flip. For thumbnails λ is

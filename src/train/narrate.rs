@@ -29,7 +29,7 @@ pub fn narrate(
     }
     line += &format!("  {:.0} images/s", epoch.images_per_second);
     monitor.note(&line);
-    let clusters = config.cluster.clusters;
+    let clusters = step.map_or(config.cluster.clusters, |step| step.clusters);
     let guess = (clusters as f64).ln();
     // In the first epoch of a short run the loss is still near its start.
     if step.is_some() && epoch.epoch == 2 && epoch.loss > GUESSING * guess {

@@ -16,6 +16,15 @@ struct Group {
     parameters: Vec<(String, Tensor, Option<Tensor>)>,
 }
 
+/// The trained variables of `store`, without momentum.
+fn parameters(store: &nn::VarStore) -> Vec<(String, Tensor, Option<Tensor>)> {
+    named_variables(store)
+        .into_iter()
+        .filter(|(_, tensor)| tensor.requires_grad())
+        .map(|(name, tensor)| (name, tensor, None))
+        .collect()
+}
+
 /// SGD as PyTorch's: `g += wd·p; v = m·v + g; p −= lr·v`.
 #[derive(Debug)]
 pub struct Sgd {
@@ -34,15 +43,10 @@ impl Sgd {
 
     /// Adds the trained variables of `store` as a group.
     pub fn add(&mut self, name: &str, store: &nn::VarStore, momentum: f64) {
-        let parameters = named_variables(store)
-            .into_iter()
-            .filter(|(_, tensor)| tensor.requires_grad())
-            .map(|(name, tensor)| (name, tensor, None))
-            .collect();
         self.groups.push(Group {
             name: name.into(),
             momentum,
-            parameters,
+            parameters: parameters(store),
         });
     }
 
@@ -77,13 +81,10 @@ impl Sgd {
         });
     }
 
-    /// Forgets the momentum of a group, whose parameters were drawn anew.
-    pub fn reset(&mut self, name: &str) {
+    /// Begins a group afresh, whose parameters were drawn anew: `store` may hold others than before.
+    pub fn reset(&mut self, name: &str, store: &nn::VarStore) {
         for group in self.groups.iter_mut().filter(|group| group.name == name) {
-            group
-                .parameters
-                .iter_mut()
-                .for_each(|(_, _, velocity)| *velocity = None);
+            group.parameters = parameters(store);
         }
     }
 

@@ -136,24 +136,26 @@ impl<'a> Session<'a> {
             &saved.take(BACKBONE),
             &path,
         )?;
+        self.position = saved.place.position;
+        // First, because modules may have another size since.
+        if self.position != Position::default() {
+            let tensors = saved.take("method").into_iter().collect();
+            let values = std::mem::take(&mut saved.place.method);
+            self.method.restore(State { tensors, values })?;
+        }
         for module in self.method.modules() {
             let variables = named_variables(module.store);
             weights::load_into(&variables, &saved.take(module.name), &path)?;
+            self.optimiser.reset(module.name, module.store);
         }
         self.optimiser.restore(saved.take("optimiser"));
-        let tensors = saved.take("method").into_iter().collect();
         // Not those of labels.jsonl, which a killed run may have written after its checkpoint.
         if let Some(labels) = saved.take(SESSION).get(LABELS) {
             let labels: Vec<i64> = Vec::try_from(labels)?;
             self.labels = Some(labels.into_iter().map(|label| label as u32).collect());
         }
-        self.position = saved.place.position;
         self.meter.restore(&saved.place.meter);
         if self.position != Position::default() {
-            self.method.restore(State {
-                tensors,
-                values: saved.place.method,
-            })?;
             let (images, steps) = saved.place.order;
             self.make_order(images, steps);
         }
@@ -223,7 +225,11 @@ impl<'a> Session<'a> {
             new_order,
         } = step;
         self.position.label_steps += 1;
-        fresh.iter().for_each(|module| self.optimiser.reset(module));
+        for module in self.method.modules() {
+            if fresh.contains(&module.name) {
+                self.optimiser.reset(module.name, module.store);
+            }
+        }
         let seconds = started.elapsed().as_secs_f64();
         self.seconds_a_step = seconds;
         let record = self.complete_record(record, &labels[0], seconds);

@@ -274,7 +274,8 @@ impl<'a> Problem<'a> {
             _ => vec![0.0; self.k],
         };
         let mut scaling = Scaling::new(self, start, options);
-        if options.solver == Solver::Auto && within_reach && most > TRIAL {
+        let fits = self.log_p.len() <= scaling::MANY;
+        if options.solver == Solver::Auto && within_reach && fits && most > TRIAL {
             let converged = scaling.run(tolerance, TRIAL);
             let newton = NEWTON_STEPS * (NEWTON_PASS + NEWTON_COLUMN * self.k as f64);
             if !converged && scaling.iterations_left(tolerance) > newton {

@@ -24,8 +24,9 @@ const ABSORB: f64 = 20.0;
 const ABSORB_ROOTS: f64 = 12.0;
 const ABSORB_NEAR: f64 = 2.0;
 const NEAR: f64 = 1_000.0;
-/// Entries (8 GB of them in f32) from which on 16 bits must do.
-const MANY: usize = 2 << 30;
+/// Entries (8 GB of them in f32) from which on 16 bits must do, and Newton's method, which needs f32, is
+/// not tried.
+pub(super) const MANY: usize = 2 << 30;
 /// The convergence test compares the row scalings before and after a plain step. The authors make it
 /// every tenth iteration; accelerated iterations gain more in five.
 const TEST_EVERY: usize = 10;

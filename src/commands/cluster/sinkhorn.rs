@@ -33,13 +33,13 @@ pub fn run(args: &cli::Cluster, scores: Tensor, ui: &Ui) -> Result<(Vec<RowLabel
             bail!("row {row} has a negative probability (are these logits? use --input logits)");
         }
     }
-    // In place: the scores may take half of the memory.
-    for (start, rows) in chunks(&scores, CHUNK_BYTES) {
-        let log_p = match kind {
-            Scores::Logits => rows.log_softmax(1, Kind::Float),
-            Scores::Probabilities => rows.log(),
-        };
-        scores.narrow(0, start as i64, rows.size()[0]).copy_(&log_p);
+    if kind == Scores::Probabilities {
+        // In place: the scores may take half of the memory.
+        for (start, rows) in chunks(&scores, CHUNK_BYTES) {
+            scores
+                .narrow(0, start as i64, rows.size()[0])
+                .copy_(&rows.log());
+        }
     }
     let defaults = SinkhornOptions::default();
     let options = SinkhornOptions {
@@ -50,7 +50,11 @@ pub fn run(args: &cli::Cluster, scores: Tensor, ui: &Ui) -> Result<(Vec<RowLabel
         max_iterations: args.iterations.unwrap_or(defaults.max_iterations),
         ..defaults
     };
-    let solved = sinkhorn::solve_tensor(&scores, &options).map_err(mended_by_options)?;
+    // Logits are solved for as they are: the solution does not change with what is added to a row.
+    let mut solved = sinkhorn::solve_tensor(&scores, &options).map_err(mended_by_options)?;
+    if kind == Scores::Logits {
+        solved.cost += mean_logsumexp(&scores);
+    }
     if !solved.converged {
         ui.warn(&format!(
             "stopped after {} iterations at error {:.3}, tolerance {}: raise --iterations or --tolerance",
@@ -68,4 +72,12 @@ pub fn run(args: &cli::Cluster, scores: Tensor, ui: &Ui) -> Result<(Vec<RowLabel
         ..Stats::default()
     };
     Ok((plain(solved.labels), stats))
+}
+
+/// What the costs of logits lack to be those of log-probabilities.
+fn mean_logsumexp(logits: &Tensor) -> f64 {
+    let sum: f64 = chunks(logits, CHUNK_BYTES)
+        .map(|(_, rows)| rows.logsumexp(1, false).sum(Kind::Double).double_value(&[]))
+        .sum();
+    sum / logits.size()[0] as f64
 }
