@@ -86,10 +86,11 @@ fn npy(path: &Path, mut file: BufReader<File>) -> Result<Tensor> {
     };
     let (rows, columns) = (rows as i64, columns as i64);
     let by_columns = header.order() == Order::Fortran;
-    if kind == Kind::Float && !by_columns {
-        if let Some(matrix) = mapped(path, &mut file, [rows, columns])? {
-            return Ok(matrix);
-        }
+    if kind == Kind::Float
+        && !by_columns
+        && let Some(matrix) = mapped(path, &mut file, [rows, columns])?
+    {
+        return Ok(matrix);
     }
     // What lies one behind the other in the file.
     let (outer, inner) = match by_columns {
