@@ -329,3 +329,66 @@ fn transport_answers_the_example_of_its_help() {
         assert!(stderr.contains(message), "{stderr}");
     }
 }
+
+#[test]
+fn power_iteration_finds_the_groups_itself() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("x.npy");
+    write(&file, &blobs());
+    let run = |more: &[&str]| {
+        let args = [&["cluster", text(&file), "--method", "pic"][..], more].concat();
+        ssl_cluster(&args).assert()
+    };
+    let output = run(&["--sigma", "1"]).success().get_output().stdout.clone();
+    let labels: Vec<u64> = json_lines(&output)
+        .iter()
+        .map(|line| line["label"].as_u64().unwrap())
+        .collect();
+    // No cluster reaches from one group into another.
+    for (row, label) in labels.iter().enumerate() {
+        let first = labels.iter().position(|other| other == label).unwrap();
+        assert_eq!(first / 10, row / 10);
+    }
+    run(&["-k", "3"])
+        .code(2)
+        .stderr(contains("leave --clusters out"));
+    run(&["--sigma", "0"])
+        .code(2)
+        .stderr(contains("sigma must be positive"));
+    run(&["--empty", "keep"])
+        .code(2)
+        .stderr(contains("--empty belongs to --method kmeans"));
+    run(&["--sigma", "0.001"])
+        .success()
+        .stderr(contains("a cluster of its own"));
+}
+
+#[test]
+fn weights_pull_the_means() {
+    let folder = TempDir::new().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    std::fs::write(place("x.csv"), "0\n1\n10\n").unwrap();
+    std::fs::write(place("w.csv"), "3\n1\n1\n").unwrap();
+    std::fs::write(place("few.csv"), "3\n1\n").unwrap();
+    std::fs::write(place("c.csv"), "0\n10\n").unwrap();
+    let run = |weights: &str| {
+        ssl_cluster(&[
+            "cluster",
+            text(&place("x.csv")),
+            "--init",
+            text(&place("c.csv")),
+            "--weights",
+            text(&place(weights)),
+        ])
+        .assert()
+    };
+    let output = run("w.csv").success().get_output().stdout.clone();
+    let distances: Vec<f64> = json_lines(&output)
+        .iter()
+        .map(|line| line["distance"].as_f64().unwrap())
+        .collect();
+    assert_eq!(distances, [0.25, 0.75, 0.0]);
+    run("few.csv")
+        .code(1)
+        .stderr(contains("few.csv' holds 2 weights for 3 rows"));
+}

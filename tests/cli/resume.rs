@@ -22,7 +22,11 @@ fn an_interrupted_run_goes_on_to_the_labels_of_an_uninterrupted_one() {
     let images = few_images(folder.path(), 4, 40);
     for (method, more, signal) in [
         ("deepcluster", &["--reassign", "1"][..], "INT"),
-        ("deepcluster", &["--reassign", "1"], "KILL"),
+        (
+            "deepcluster",
+            &["--reassign", "1", "--clusterer", "pic"],
+            "KILL",
+        ),
         ("sela", &[], "INT"),
     ] {
         let whole = folder.path().join(format!("{method}-{signal}-whole"));

@@ -315,3 +315,37 @@ fn no_clusters_and_no_heads_are_refused() {
         assert!(Assigner::from_tensors(empty.0, &empty.1).is_err());
     }
 }
+
+#[test]
+fn the_nearest_point_gives_its_label() {
+    let features = tensor(&normal(71, 60, 5));
+    let pca = Pca::fit(&features, 5, true).unwrap();
+    let points = l2_rows(&pca.apply(&features, Kind::Float));
+    let given: Vec<i64> = (0..60).map(|i| i % 4).collect();
+    let labels = Tensor::from_slice(&given);
+    let assigner = Assigner::Points {
+        pca,
+        centroids: points.narrow(0, 0, 4),
+        points,
+        labels,
+        sigma: 0.2,
+    };
+    assert_eq!((assigner.clusters(), assigner.dim()), (4, 5));
+    let found = assigner.assign(&features);
+    let expected: Vec<u32> = given.iter().map(|&label| label as u32).collect();
+    assert_eq!(found.labels, [expected]);
+    assert!(
+        found
+            .scores
+            .iter()
+            .all(|score| (0.0..=1.0 + 1e-9).contains(score))
+    );
+    let (tensors, metadata) = assigner.to_tensors();
+    let stored: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+    let again = Assigner::from_tensors(stored, &metadata).unwrap();
+    assert_eq!(again.assign(&features), found);
+    let (tensors, metadata) = assigner.to_tensors();
+    let mut broken: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+    broken.insert("labels".into(), Tensor::from_slice(&[7_i64; 60]));
+    assert!(Assigner::from_tensors(broken, &metadata).is_err());
+}

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use rand::Rng;
 use ssl_cluster::cluster::ClusterError;
-use ssl_cluster::cluster::sinkhorn::{SinkhornOptions, Transport, plan, solve};
+use ssl_cluster::cluster::sinkhorn::{SinkhornOptions, Solver, Transport, plan, solve};
 
 use ssl_cluster::cluster::transport::{Method, transport};
 
@@ -739,5 +739,38 @@ proptest! {
         check(n, k, &options, &solve(&scores, k, &options).unwrap());
         let (rows, _) = sums(&plan(&scores, k, &options).unwrap(), k);
         assert_all_close(&rows, &vec![1.0 / n as f64; n], 1e-12);
+    }
+}
+
+#[test]
+fn sixteen_bits_and_a_warm_start_change_no_label() {
+    let (n, k) = (6_000, 20);
+    let scores: Vec<f32> = normal(61, n, k)
+        .into_iter()
+        .flatten()
+        .map(|x| (2.0 * x) as f32)
+        .collect();
+    let published = SinkhornOptions {
+        solver: Solver::Sinkhorn,
+        tolerance: 1e-4,
+        max_iterations: 100_000,
+        lambda: 5.0,
+        ..SinkhornOptions::default()
+    };
+    let ours = SinkhornOptions {
+        lambda: 5.0,
+        ..SinkhornOptions::default()
+    };
+    let (published, ours) = (
+        solve(&scores, k, &published).unwrap(),
+        solve(&scores, k, &ours).unwrap(),
+    );
+    assert!(published.converged && ours.converged);
+    assert!(ours.iterations < published.iterations);
+    let pairs = ours.labels.iter().zip(&published.labels);
+    let equal = pairs.filter(|(a, b)| a == b).count();
+    assert!(equal as f64 >= 0.999 * n as f64, "{equal}");
+    for (a, b) in ours.log_scalings.iter().zip(&published.log_scalings) {
+        assert_close(*a, *b, 1e-3);
     }
 }
