@@ -333,6 +333,9 @@ pub struct Cluster {
     /// [default: auto]
     #[arg(long, value_enum)]
     pub solver: Option<SolverArg>,
+    /// Sinkhorn: gigabytes that the solver may take beside the scores [default: 8]
+    #[arg(long, value_name = "GB")]
+    pub memory: Option<f64>,
     /// Pic: edges from each row to its nearest others [default: 5]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub neighbours: Option<usize>,

@@ -743,7 +743,7 @@ proptest! {
 }
 
 #[test]
-fn sixteen_bits_and_a_warm_start_change_no_label() {
+fn sixteen_bits_a_warm_start_and_no_storage_change_no_label() {
     let (n, k) = (6_000, 20);
     let scores: Vec<f32> = normal(61, n, k)
         .into_iter()
@@ -765,12 +765,21 @@ fn sixteen_bits_and_a_warm_start_change_no_label() {
         solve(&scores, k, &published).unwrap(),
         solve(&scores, k, &ours).unwrap(),
     );
-    assert!(published.converged && ours.converged);
-    assert!(ours.iterations < published.iterations);
-    let pairs = ours.labels.iter().zip(&published.labels);
-    let equal = pairs.filter(|(a, b)| a == b).count();
-    assert!(equal as f64 >= 0.999 * n as f64, "{equal}");
-    for (a, b) in ours.log_scalings.iter().zip(&published.log_scalings) {
-        assert_close(*a, *b, 1e-3);
+    let unstored = SinkhornOptions {
+        memory: 0,
+        lambda: 5.0,
+        ..SinkhornOptions::default()
+    };
+    let unstored = solve(&scores, k, &unstored).unwrap();
+    assert!(published.converged);
+    for ours in [ours, unstored] {
+        assert!(ours.converged);
+        assert!(ours.iterations < published.iterations);
+        let pairs = ours.labels.iter().zip(&published.labels);
+        let equal = pairs.filter(|(a, b)| a == b).count();
+        assert!(equal as f64 >= 0.999 * n as f64, "{equal}");
+        for (a, b) in ours.log_scalings.iter().zip(&published.log_scalings) {
+            assert_close(*a, *b, 1e-3);
+        }
     }
 }

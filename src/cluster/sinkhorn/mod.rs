@@ -11,7 +11,7 @@
 //! - [`balance`]: labels of exactly equal sizes, from those of either
 //!
 //! Both solvers find the same scalings, and [`Solver::Auto`] takes the cheaper one. Memory: the scores and
-//! one more matrix `[n, k]` of f32, or of 16 bits where the tolerance allows or memory demands it. Blocks of rows are fixed and their sums are added in order, so the
+//! one more matrix `[n, k]` of f32, of 16 bits where the tolerance allows or memory demands it, or none. Blocks of rows are fixed and their sums are added in order, so the
 //! result does not depend on the number of threads.
 
 mod anderson;
@@ -31,6 +31,8 @@ use crate::device::OneThread;
 use newton::Newton;
 use scaling::Scaling;
 
+/// What the solver may take, where nothing is said: enough for two billion entries in f32.
+const MEMORY: usize = 8 << 30;
 /// Rows handled by one task.
 const BLOCK: usize = 512;
 
@@ -79,6 +81,9 @@ pub struct SinkhornOptions {
     pub columns: Option<Vec<f64>>,
     /// Labels whose sizes differ by one at most, at the least cost; for uniform marginals.
     pub exact_balance: bool,
+    /// Bytes that the solver may take beside the scores: with fewer than a matrix of 16 bits takes,
+    /// exponentials are computed in every pass. Newton's method by name does not look at it.
+    pub memory: usize,
 }
 
 impl Default for SinkhornOptions {
@@ -92,6 +97,7 @@ impl Default for SinkhornOptions {
             rows: None,
             columns: None,
             exact_balance: false,
+            memory: MEMORY,
         }
     }
 }
@@ -274,7 +280,7 @@ impl<'a> Problem<'a> {
             _ => vec![0.0; self.k],
         };
         let mut scaling = Scaling::new(self, start, options);
-        let fits = self.log_p.len() <= scaling::MANY;
+        let fits = 4 * self.log_p.len() <= options.memory;
         if options.solver == Solver::Auto && within_reach && fits && most > TRIAL {
             let converged = scaling.run(tolerance, TRIAL);
             let newton = NEWTON_STEPS * (NEWTON_PASS + NEWTON_COLUMN * self.k as f64);
@@ -293,11 +299,12 @@ impl<'a> Problem<'a> {
     }
 
     /// Potentials to begin with: from a few iterations on a share of the rows, whose columns are not far
-    /// from those of all. Zeros where there are too few rows, or zero probabilities.
+    /// from those of all. Zeros where there are too few rows, zero probabilities, or little memory.
     fn first_potentials(&self, options: &SinkhornOptions) -> Vec<f64> {
         let count = self.rows.len() / SHARE;
         let zeros = vec![0.0; self.k];
-        if count < ROWS_FOR_A_COLUMN * self.k {
+        let fits = 4 * count * self.k <= options.memory;
+        if count < ROWS_FOR_A_COLUMN * self.k || !fits {
             return zeros;
         }
         let few = (0..count).map(|row| row * SHARE);

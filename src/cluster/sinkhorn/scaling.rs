@@ -24,9 +24,6 @@ const ABSORB: f64 = 20.0;
 const ABSORB_ROOTS: f64 = 12.0;
 const ABSORB_NEAR: f64 = 2.0;
 const NEAR: f64 = 1_000.0;
-/// Entries (8 GB of them in f32) from which on 16 bits must do, and Newton's method, which needs f32, is
-/// not tried.
-pub(super) const MANY: usize = 2 << 30;
 /// The convergence test compares the row scalings before and after a plain step. The authors make it
 /// every tenth iteration; accelerated iterations gain more in five.
 const TEST_EVERY: usize = 10;
@@ -63,7 +60,9 @@ impl<'p> Scaling<'p> {
             problem,
             potentials,
             absorbed: vec![0.0; problem.k],
-            scaled: if (accelerated && fine) || count > MANY {
+            scaled: if 2 * count > options.memory {
+                Scaled::Not
+            } else if (accelerated && fine) || 4 * count > options.memory {
                 Scaled::Roots(vec![0; count])
             } else {
                 Scaled::Single(vec![0.0; count])
@@ -135,6 +134,7 @@ impl<'p> Scaling<'p> {
         match &mut self.scaled {
             Scaled::Single(scaled) => fill(self.problem, scaled, &mut self.tops, &self.absorbed),
             Scaled::Roots(scaled) => fill(self.problem, scaled, &mut self.tops, &self.absorbed),
+            Scaled::Not => {}
         }
     }
 
@@ -151,6 +151,7 @@ impl<'p> Scaling<'p> {
         let blocks = match &self.scaled {
             Scaled::Single(scaled) => sums(self.problem, scaled, &self.tops, &scale),
             Scaled::Roots(scaled) => sums(self.problem, scaled, &self.tops, &scale),
+            Scaled::Not => fresh_sums(self.problem, &self.potentials),
         };
         let mut columns = vec![0.0; k];
         let mut logs = Vec::with_capacity(self.problem.rows.len());
@@ -161,8 +162,10 @@ impl<'p> Scaling<'p> {
                 .for_each(|(column, sum)| *column += sum);
             logs.extend(block_logs);
         }
-        for (column, &scale) in columns.iter_mut().zip(&scale) {
-            *column *= scale;
+        if !matches!(self.scaled, Scaled::Not) {
+            for (column, &scale) in columns.iter_mut().zip(&scale) {
+                *column *= scale;
+            }
         }
         (columns, logs)
     }
@@ -184,6 +187,7 @@ impl<'p> Scaling<'p> {
         let most = match self.scaled {
             Scaled::Single(_) => ABSORB,
             Scaled::Roots(_) => ABSORB_ROOTS,
+            Scaled::Not => f64::INFINITY,
         };
         if self.drift() > most {
             self.absorb();
@@ -212,6 +216,61 @@ impl<'p> Scaling<'p> {
 enum Scaled {
     Single(Vec<f32>),
     Roots(Vec<u16>),
+    /// Computed anew in every pass, with all of the potentials.
+    Not,
+}
+
+/// As [`sums`], from the scores.
+fn fresh_sums(problem: &Problem, potentials: &[f64]) -> Vec<(Vec<f64>, Vec<f64>)> {
+    let Problem {
+        k, lambda, log_p, ..
+    } = *problem;
+    log_p
+        .par_chunks(BLOCK * k)
+        .zip(problem.rows.par_chunks(BLOCK))
+        .map(|(log_p, masses)| {
+            Path::best().run(FreshPass {
+                log_p,
+                masses,
+                lambda,
+                potentials,
+            })
+        })
+        .collect()
+}
+
+/// A block of rows to be scaled to their marginals, as scores.
+struct FreshPass<'a> {
+    log_p: &'a [f32],
+    masses: &'a [f64],
+    lambda: f64,
+    potentials: &'a [f64],
+}
+
+impl Work for FreshPass<'_> {
+    /// As of [`Pass`], with the column scalings in the sums.
+    type Output = (Vec<f64>, Vec<f64>);
+
+    #[inline(always)]
+    fn run<P: Products>(self) -> Self::Output {
+        let k = self.potentials.len();
+        let (mut sums, mut scores) = (vec![0.0; k], vec![0.0; k]);
+        let (mut values, ones) = (vec![0.0_f32; k], vec![1.0; k]);
+        let mut logs = Vec::with_capacity(self.masses.len());
+        for (log_p, &mass) in self.log_p.chunks_exact(k).zip(self.masses) {
+            let top = score::<P>(&mut scores, log_p, self.lambda, self.potentials);
+            for (value, score) in values.iter_mut().zip(&scores) {
+                *value = f32::of_exponent((score - top) as f32);
+            }
+            let total = P::dot(&values, &ones);
+            let weight = mass / total;
+            for (sum, &value) in sums.iter_mut().zip(&values) {
+                *sum += weight * f64::from(value);
+            }
+            logs.push(total.ln() + top);
+        }
+        (sums, logs)
+    }
 }
 
 fn fill<E: Entry>(problem: &Problem, scaled: &mut [E], tops: &mut [f64], absorbed: &[f64]) {

@@ -99,6 +99,7 @@ fn refuse_options_of_other_methods(args: &cli::Cluster) -> Result<()> {
         ("--lambda", args.lambda.is_some(), &[Sinkhorn]),
         ("--solver", args.solver.is_some(), &[Sinkhorn]),
         ("--exact-balance", args.exact_balance, &[Sinkhorn]),
+        ("--memory", args.memory.is_some(), &[Sinkhorn]),
         ("--neighbours", args.neighbours.is_some(), &[Pic]),
         ("--sigma", args.sigma.is_some(), &[Pic]),
         ("--alpha", args.alpha.is_some(), &[Pic]),

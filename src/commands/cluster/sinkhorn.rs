@@ -46,6 +46,11 @@ pub fn run(args: &cli::Cluster, scores: Tensor, ui: &Ui) -> Result<(Vec<RowLabel
         lambda: args.lambda.unwrap_or(defaults.lambda),
         solver: args.solver.map_or(defaults.solver, Into::into),
         exact_balance: args.exact_balance,
+        memory: match args.memory {
+            None => defaults.memory,
+            Some(gigabytes) if gigabytes >= 0.0 => (gigabytes * 1e9) as usize,
+            Some(wrong) => return Err(usage(format!("--memory cannot be {wrong} GB"))),
+        },
         tolerance: args.tolerance.unwrap_or(defaults.tolerance),
         max_iterations: args.iterations.unwrap_or(defaults.max_iterations),
         ..defaults
