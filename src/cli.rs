@@ -40,7 +40,7 @@ pub enum Command {
     Assign(Assign),
     /// Extract features of images to a .npy file
     Features(Features),
-    /// Cluster any features from a .npy file
+    /// Cluster any features, from a file or stdin
     Cluster(Box<Cluster>),
     /// Optimal transport: what goes from where to where at the least cost
     Transport(Transport),
@@ -124,6 +124,7 @@ pub struct Train {
     #[arg(long)]
     pub balance: Option<String>,
     /// DeepCluster: kmeans, or pic: power iteration, which finds the number of clusters itself
+    /// (--set neighbours=5, --set sigma=0.2)
     #[arg(long)]
     pub clusterer: Option<String>,
     /// DeepCluster: epochs from one clustering to the next (fractions allowed) [default: 1, more
@@ -267,7 +268,7 @@ pub struct Cluster {
     /// Features [n, d] (.npy, .safetensors, .csv, .jsonl; `-` is CSV or JSON arrays on stdin); with
     /// --method sinkhorn scores [n, k]
     pub features: PathBuf,
-    /// Number of clusters (k-means)
+    /// Number of clusters (k-means, where --init does not tell)
     #[arg(long, short = 'k')]
     pub clusters: Option<usize>,
     /// K-means; labels of equal sizes by optimal transport; power iteration on the graph of nearest
@@ -356,7 +357,9 @@ Examples:
   ssl-cluster cluster scores.npy --method sinkhorn --lambda 25 --stats stats.json
   ssl-cluster cluster features.npy --method pic --pca 256 --whiten --l2
 
-Each line on stdout is {\"index\":0,\"label\":17,\"distance\":0.41}; index counts the rows from 0.";
+Each line on stdout is {\"index\":0,\"label\":17,\"distance\":0.41}; index counts the rows from 0, and
+distance, which only k-means gives, is that to the centroid. With --pca, --whiten or --l2, centroids and
+distances are those of the projected rows.";
 
 /// Optimal transport: what goes from where to where at the least cost.
 #[derive(Debug, Args)]

@@ -16,7 +16,7 @@ use super::preprocess::l2_rows;
 use super::{
     Assignment, ClusterError, Clusterer, Clustering, Empty, Engine, Init, KMeansOptions, Statistics,
 };
-use crate::device::OneThread;
+use crate::cluster::one_thread::OneThread;
 use crate::random::{Purpose, stream};
 
 /// The registry entry.

@@ -5,6 +5,7 @@
 //! - [`nearest`]: its exact search for the nearest centroids on a CPU, on the products of [`kernel`]
 //! - [`linfa`]: the same through `linfa-clustering`, as a reference and for k-means++
 //! - [`sinkhorn`]: equal-sized labels as an optimal-transport problem (SeLa's label step)
+//! - [`pic`]: power iteration on the graph of nearest [`neighbours`]
 //! - [`transport`]: optimal transport by itself, exact for small problems
 //! - [`assigner`]: labels for new points from what clustering learned
 //! - [`metrics`]: NMI, ARI, matched accuracy, purity
@@ -21,6 +22,7 @@ pub mod linfa;
 pub mod metrics;
 pub mod nearest;
 pub mod neighbours;
+mod one_thread;
 pub mod pic;
 pub mod points;
 pub mod preprocess;
@@ -229,7 +231,8 @@ pub fn cluster(
     Ok(clustering)
 }
 
-fn check_weights(weights: &Tensor, n: usize) -> Result<(), ClusterError> {
+/// One weight for each of `n` points, none negative, not all 0.
+pub(crate) fn check_weights(weights: &Tensor, n: usize) -> Result<(), ClusterError> {
     if weights.size() != [n as i64] {
         return Err(ClusterError::Shape {
             expected: format!("a weight for each of {n} points"),

@@ -21,7 +21,7 @@ pub struct PicOptions {
     pub neighbours: usize,
     /// An edge weighs exp(−squared distance / sigma²).
     pub sigma: f64,
-    /// How much of the density comes along the edges, from 0 to 1.
+    /// How much of the density comes along the edges, above 0 and up to 1.
     pub alpha: f64,
     pub iterations: usize,
 }
@@ -49,8 +49,14 @@ impl PicOptions {
         if !(self.sigma > 0.0 && self.sigma.is_finite()) {
             return wrong(format!("sigma must be positive, not {}", self.sigma));
         }
-        if !(0.0..=1.0).contains(&self.alpha) {
-            return wrong(format!("alpha must be from 0 to 1, not {}", self.alpha));
+        if !(self.alpha > 0.0 && self.alpha <= 1.0) {
+            return wrong(format!(
+                "alpha must be above 0 and not above 1, not {}",
+                self.alpha
+            ));
+        }
+        if self.iterations == 0 {
+            return wrong("power iteration needs at least one iteration".into());
         }
         Ok(())
     }
@@ -67,6 +73,22 @@ pub struct Pic {
     pub iterations: usize,
     /// Seconds spent, without input and output.
     pub seconds: f64,
+}
+
+impl Pic {
+    /// What to tell where most points have found no company: their number, and the cure.
+    pub fn loneliness(&self, sigma: f64) -> Option<String> {
+        let (alone, n) = (
+            self.sizes.iter().filter(|&&size| size == 1).count(),
+            self.labels.len(),
+        );
+        (n > 1 && 2 * alone > n).then(|| {
+            format!(
+                "{alone} of {n} points are clusters of their own, because distances are large beside \
+                 sigma = {sigma}: a larger sigma, or points of unit length, bring them together"
+            )
+        })
+    }
 }
 
 /// Clusters `points` `[n, d]`, whose distances should be of the order of `sigma` (the authors take

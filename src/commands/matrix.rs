@@ -22,6 +22,14 @@ const MAPPED: i64 = 512 << 20;
 /// # Errors
 /// The file's name, and what is wrong with it, by row where it has rows.
 pub fn read(path: &Path) -> Result<Tensor> {
+    read_as(path, Kind::Float)
+}
+
+/// The same as numbers of `kind`.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_as(path: &Path, kind: Kind) -> Result<Tensor> {
     let name = || format!("'{}'", path.display());
     if path == Path::new("-") {
         let mut text = String::new();
@@ -29,20 +37,24 @@ pub fn read(path: &Path) -> Result<Tensor> {
             .read_to_string(&mut text)
             .context("cannot read the matrix on stdin")?;
         let rows = match text.trim_start().starts_with('[') {
-            true => json_lines(&text),
-            false => csv(text.as_bytes()),
+            true => json_lines(&text, kind),
+            false => csv(text.as_bytes(), kind),
         };
         return rows.context("stdin");
     }
     let text = || std::fs::read_to_string(path).with_context(|| format!("cannot read {}", name()));
     let extension = path.extension().and_then(|extension| extension.to_str());
     match extension.unwrap_or("").to_ascii_lowercase().as_str() {
-        "csv" => csv(text()?.as_bytes()).with_context(name),
-        "json" | "jsonl" => json_lines(&text()?).with_context(name),
-        "safetensors" => safetensors(path),
+        "csv" => csv(text()?.as_bytes(), kind).with_context(name),
+        "json" | "jsonl" => json_lines(&text()?, kind).with_context(name),
+        "safetensors" => Ok(safetensors(path)?.to_kind(kind)),
+        "txt" | "tsv" | "parquet" | "arrow" | "h5" | "mat" => bail!(
+            "{} cannot be read: save it as .npy, .safetensors, .csv (commas) or .jsonl",
+            name()
+        ),
         _ => {
             let file = File::open(path).with_context(|| format!("cannot read {}", name()))?;
-            npy(path, BufReader::new(file)).with_context(name)
+            npy(path, BufReader::new(file), kind).with_context(name)
         }
     }
 }
@@ -67,7 +79,7 @@ pub fn to_npy(matrix: &Tensor) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn npy(path: &Path, mut file: BufReader<File>) -> Result<Tensor> {
+fn npy(path: &Path, mut file: BufReader<File>, wanted: Kind) -> Result<Tensor> {
     let header = NpyHeader::from_reader(&mut file)
         .map_err(|error| anyhow::anyhow!("no good .npy file: {error}"))?;
     let descr = header.dtype().descr();
@@ -87,6 +99,7 @@ fn npy(path: &Path, mut file: BufReader<File>) -> Result<Tensor> {
     let (rows, columns) = (rows as i64, columns as i64);
     let by_columns = header.order() == Order::Fortran;
     if kind == Kind::Float
+        && wanted == kind
         && !by_columns
         && let Some(matrix) = mapped(path, &mut file, [rows, columns])?
     {
@@ -97,7 +110,7 @@ fn npy(path: &Path, mut file: BufReader<File>) -> Result<Tensor> {
         true => (columns, rows),
         false => (rows, columns),
     };
-    let matrix = Tensor::zeros([outer, inner], (Kind::Float, Device::Cpu));
+    let matrix = Tensor::zeros([outer, inner], (wanted, Device::Cpu));
     let few = (BLOCK / (width * inner.max(1) as usize)).max(1) as i64;
     let mut bytes = Vec::new();
     for start in (0..outer).step_by(few as usize) {
@@ -149,7 +162,7 @@ fn safetensors(path: &Path) -> Result<Tensor> {
     }
 }
 
-fn csv(text: &[u8]) -> Result<Tensor> {
+fn csv(text: &[u8], kind: Kind) -> Result<Tensor> {
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
@@ -159,7 +172,7 @@ fn csv(text: &[u8]) -> Result<Tensor> {
     for (number, record) in reader.records().enumerate() {
         let record = record.map_err(|error| anyhow::anyhow!("{error}"))?;
         let line = record.position().map_or(0, |place| place.line());
-        let numbers: Vec<Option<f32>> = record.iter().map(|field| field.parse().ok()).collect();
+        let numbers: Vec<Option<f64>> = record.iter().map(|field| field.parse().ok()).collect();
         if number == 0 && numbers.iter().all(Option::is_none) {
             continue; // a heading
         }
@@ -172,31 +185,31 @@ fn csv(text: &[u8]) -> Result<Tensor> {
         }
         rows.add(numbers.into_iter().flatten().collect(), line)?;
     }
-    rows.matrix()
+    rows.matrix(kind)
 }
 
-fn json_lines(text: &str) -> Result<Tensor> {
+fn json_lines(text: &str, kind: Kind) -> Result<Tensor> {
     let mut rows = Rows::default();
     for (line, json) in (1..).zip(text.lines()) {
         if json.trim().is_empty() {
             continue;
         }
-        let row: Vec<f32> = serde_json::from_str(json)
+        let row: Vec<f64> = serde_json::from_str(json)
             .map_err(|error| anyhow::anyhow!("line {line} is no array of numbers: {error}"))?;
         rows.add(row, line)?;
     }
-    rows.matrix()
+    rows.matrix(kind)
 }
 
 /// Rows of equal length, one behind the other.
 #[derive(Default)]
 struct Rows {
-    values: Vec<f32>,
+    values: Vec<f64>,
     columns: Option<usize>,
 }
 
 impl Rows {
-    fn add(&mut self, row: Vec<f32>, line: u64) -> Result<()> {
+    fn add(&mut self, row: Vec<f64>, line: u64) -> Result<()> {
         let columns = *self.columns.get_or_insert(row.len());
         ensure!(
             row.len() == columns,
@@ -207,9 +220,10 @@ impl Rows {
         Ok(())
     }
 
-    fn matrix(self) -> Result<Tensor> {
+    fn matrix(self, kind: Kind) -> Result<Tensor> {
         let columns = self.columns.unwrap_or(0);
         ensure!(columns > 0, "it holds no numbers");
-        Ok(Tensor::from_slice(&self.values).view([-1, columns as i64]))
+        let matrix = Tensor::from_slice(&self.values).view([-1, columns as i64]);
+        Ok(matrix.to_kind(kind))
     }
 }

@@ -350,6 +350,11 @@ fn settings(args: &cli::Train) -> Result<Settings> {
 
 /// The flags of single methods and `--set`, as the `[method]` table.
 fn method_options(args: &cli::Train) -> Result<toml::Table> {
+    if args.clusterer.as_deref() == Some("pic") && args.clusters.is_some() {
+        return Err(usage(
+            "power iteration finds the number of clusters itself: leave --clusters out",
+        ));
+    }
     let mut table = toml::Table::new();
     let mut put = |key: &str, value: Option<toml::Value>| {
         if let Some(value) = value {

@@ -23,9 +23,9 @@ struct Answer<'a> {
 }
 
 pub fn run(args: cli::Transport) -> Result<ExitStatus> {
-    let costs = matrix::read(&args.costs)?;
+    let costs = matrix::read_as(&args.costs, Kind::Double)?;
     let (rows, columns) = (costs.size()[0] as usize, costs.size()[1] as usize);
-    let costs: Vec<f64> = Vec::try_from(&costs.to_kind(Kind::Double).contiguous().view(-1))?;
+    let costs: Vec<f64> = Vec::try_from(&costs.contiguous().view(-1))?;
     let supply = amounts(args.supply.as_deref(), rows, "--supply", "rows")?;
     let demand = amounts(args.demand.as_deref(), columns, "--demand", "columns")?;
     let method = match (args.lambda, args.exact) {

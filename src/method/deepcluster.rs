@@ -125,6 +125,13 @@ impl Options {
         if options.clusterer == Clusterer::Pic && options.warm_start {
             bail!(crate::error::usage("--warm-start is for k-means"));
         }
+        let defaults = Self::default();
+        let of_pic = options.neighbours != defaults.neighbours || options.sigma != defaults.sigma;
+        if options.clusterer == Clusterer::Kmeans && of_pic {
+            bail!(crate::error::usage(
+                "neighbours and sigma are for --clusterer pic"
+            ));
+        }
         Ok(options)
     }
 

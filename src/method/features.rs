@@ -45,6 +45,11 @@ pub fn group_features(
         let (pca, points) = whitened(features, context.config.cluster.components)?;
         let reduce_seconds = started.elapsed().as_secs_f64();
         let pic = pic::cluster(&points, options)?;
+        if let Some(warning) = pic.loneliness(options.sigma) {
+            context
+                .monitor
+                .warn(&format!("{warning} (--set sigma=...)"));
+        }
         let record = LabelStepRecord {
             clusters: pic.sizes.len(),
             components: Some(pca.rank()),

@@ -21,13 +21,13 @@ fn an_interrupted_run_goes_on_to_the_labels_of_an_uninterrupted_one() {
     let folder = TempDir::new().unwrap();
     let images = few_images(folder.path(), 4, 40);
     for (method, more, signal) in [
-        ("deepcluster", &["--reassign", "1"][..], "INT"),
+        ("deepcluster", &["-k", "6", "--reassign", "1"][..], "INT"),
         (
             "deepcluster",
             &["--reassign", "1", "--clusterer", "pic"],
             "KILL",
         ),
-        ("sela", &[], "INT"),
+        ("sela", &["-k", "6"], "INT"),
     ] {
         let whole = folder.path().join(format!("{method}-{signal}-whole"));
         let parts = folder.path().join(format!("{method}-{signal}-parts"));
@@ -44,7 +44,7 @@ fn an_interrupted_run_goes_on_to_the_labels_of_an_uninterrupted_one() {
             ]
             .map(String::from)
             .into_iter()
-            .chain(["-k", "6", "--batch-size", "8", "--threads", "1"].map(String::from))
+            .chain(["--batch-size", "8", "--threads", "1"].map(String::from))
             .chain(more.iter().map(|arg| arg.to_string()))
             .collect::<Vec<_>>()
         };

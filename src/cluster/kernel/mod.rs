@@ -265,11 +265,13 @@ impl Path {
             self.name()
         );
         match self {
-            // SAFETY: the processor has the instruction set, as asserted.
+            // SAFETY: the processor has it, as asserted.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => unsafe { avx512::run_vnni(work) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { avx512::run(work) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { avx2::run(work) },
             _ => work.run::<portable::Portable>(),

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::{ClusterError, kernel};
-use crate::device::OneThread;
+use crate::cluster::one_thread::OneThread;
 use newton::Newton;
 use scaling::Scaling;
 

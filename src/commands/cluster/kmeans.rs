@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use tch::{Device, Kind, Tensor};
 
 use super::{Output, RowLabel, Stats};
@@ -12,12 +12,15 @@ use crate::cluster::preprocess::l2_rows;
 use crate::cluster::{self, ENGINES, Init, KMeansOptions};
 use crate::commands::{matrix, mended_by_options};
 use crate::error::usage;
+use crate::monitor::Monitor;
+use crate::ui::Ui;
 
 pub fn run(
     args: &cli::Cluster,
     matrix: &Tensor,
     device: Device,
     of_centroids: Option<Output>,
+    ui: &Ui,
 ) -> Result<(Vec<RowLabel>, Stats)> {
     let name = args.engine.as_deref().unwrap_or(ENGINES[0].name);
     let engine = cluster::engine(name).ok_or_else(|| {
@@ -30,10 +33,18 @@ pub fn run(
     let started = Instant::now();
     let points = super::prepared(args, matrix, device)?;
     let prepared = started.elapsed().as_secs_f64();
+    if let Some(warning) = far_from_origin(&points) {
+        ui.warn(&warning);
+    }
     let start = args.init.as_deref().unwrap_or("random");
     let given = match start {
         "random" | "kmeans++" | "kmeans-par" => None,
-        file => Some(matrix::read(Path::new(file))?.to_device(device)),
+        file if Path::new(file).exists() => Some(initial(file, args)?.to_device(device)),
+        other => {
+            return Err(usage(format!(
+                "--init is random, kmeans++, kmeans-par or a file; there is no file '{other}'"
+            )));
+        }
     };
     let init = match (&given, start) {
         (Some(centroids), _) => Init::Given(centroids),
@@ -58,7 +69,10 @@ pub fn run(
                     column.numel()
                 );
             }
-            Some(column.flatten(0, -1))
+            let column = column.flatten(0, -1);
+            cluster::check_weights(&column, n as usize)
+                .with_context(|| format!("'{}'", file.display()))?;
+            Some(column)
         }
     };
     let options = KMeansOptions {
@@ -110,6 +124,49 @@ pub fn run(
         ..Stats::default()
     };
     Ok((labels, stats))
+}
+
+/// The centroids in a file.
+fn initial(file: &str, args: &cli::Cluster) -> Result<Tensor> {
+    let centroids = matrix::read(Path::new(file))?;
+    cluster::check_finite(&centroids).with_context(|| format!("'{file}'"))?;
+    let rows = centroids.size()[0] as usize;
+    match args.clusters {
+        Some(clusters) if clusters != rows => Err(usage(format!(
+            "'{file}' holds {rows} centroids, not {clusters}: leave --clusters out"
+        ))),
+        _ => Ok(centroids),
+    }
+}
+
+/// Rows this many times farther from the origin than from each other lose digits that matter.
+const FAR: f64 = 1e4;
+/// Rows that are looked at for that.
+const SAMPLE: i64 = 2_000;
+
+/// A warning for points that lie together far from the origin, where single precision is coarse.
+fn far_from_origin(points: &Tensor) -> Option<String> {
+    let step = (points.size()[0] / SAMPLE).max(1);
+    let points = points.slice(0, None, None, step);
+    let (mean, deviation) = (
+        points.mean_dim(0, false, Kind::Double),
+        points.std_dim(0, false, false).to_kind(Kind::Double),
+    );
+    let (distance, spread) = (
+        mean.square().sum(Kind::Double).double_value(&[]).sqrt(),
+        deviation
+            .square()
+            .sum(Kind::Double)
+            .double_value(&[])
+            .sqrt(),
+    );
+    (distance > FAR * spread && spread > 0.0).then(|| {
+        format!(
+            "rows lie {:.0e} times as far from the origin as from each other, which single precision \
+             cannot tell well apart: subtract their mean first",
+            distance / spread
+        )
+    })
 }
 
 /// Euclidean distance of every point to its centroid.

@@ -54,6 +54,14 @@ struct Stats {
 
 pub fn run(args: cli::Cluster, ui: &Ui) -> Result<ExitStatus> {
     refuse_options_of_other_methods(&args)?;
+    if let Some(path) = args.centroids.as_deref()
+        && path.extension().is_none_or(|ending| ending != "npy")
+    {
+        return Err(usage(format!(
+            "--centroids writes NumPy's format: name the file '{}'",
+            path.with_extension("npy").display()
+        )));
+    }
     let device = machine(&args.machine)?;
     let matrix = matrix::read(&args.features)?;
     let open = |path: &Option<PathBuf>| path.as_deref().map(Output::file).transpose();
@@ -61,7 +69,7 @@ pub fn run(args: cli::Cluster, ui: &Ui) -> Result<ExitStatus> {
     let place = || format!("'{}'", args.features.display());
     let (labels, stats) = match args.method {
         ClusterMethod::Kmeans => {
-            kmeans::run(&args, &matrix, device, of_centroids).with_context(place)?
+            kmeans::run(&args, &matrix, device, of_centroids, ui).with_context(place)?
         }
         ClusterMethod::Sinkhorn => sinkhorn::run(&args, matrix, ui).with_context(place)?,
         ClusterMethod::Pic => pic::run(&args, &matrix, device, ui).with_context(place)?,
@@ -72,7 +80,10 @@ pub fn run(args: cli::Cluster, ui: &Ui) -> Result<ExitStatus> {
             "{empty} of {} clusters are empty: {}",
             stats.sizes.len(),
             match args.method {
-                ClusterMethod::Kmeans | ClusterMethod::Pic => "too many rows are alike",
+                ClusterMethod::Kmeans | ClusterMethod::Pic =>
+                    "there are few different rows (--empty farthest fills what can be filled)",
+                ClusterMethod::Sinkhorn if args.exact_balance =>
+                    "there are fewer rows than columns",
                 ClusterMethod::Sinkhorn =>
                     "no row has its largest score there (see --exact-balance)",
             }

@@ -35,12 +35,8 @@ pub fn run(
         iterations: args.iterations.unwrap_or(defaults.iterations),
     };
     let found = pic::cluster(&points, &options).map_err(mended_by_options)?;
-    if found.sizes.len() > 1 && found.sizes.iter().all(|&size| size == 1) {
-        ui.warn(&format!(
-            "every row is a cluster of its own: distances are large beside --sigma {} (--l2 brings \
-             rows to unit length)",
-            options.sigma
-        ));
+    if let Some(warning) = found.loneliness(options.sigma) {
+        ui.warn(&format!("{warning} (--sigma, --l2)"));
     }
     let stats = Stats {
         iterations: found.iterations,
