@@ -97,20 +97,11 @@ impl Assigner {
         }
     }
 
-    /// The largest matrix that labelling a point takes a row of.
-    fn width(&self) -> usize {
-        let most = match self {
-            Self::Points { points, .. } => points.size()[0] as usize,
-            _ => self.clusters(),
-        };
-        most.max(self.dim())
-    }
-
     /// Labels of `features` `[n, d]`, on the CPU in f64, by blocks of 64 MiB.
     pub fn assign(&self, features: &Tensor) -> Assignments {
         tch::no_grad(|| {
             let n = features.size()[0];
-            let rows = rows_per_chunk(self.width(), super::CHUNK_BYTES) as i64;
+            let rows = rows_per_chunk(self.clusters().max(self.dim()), super::CHUNK_BYTES) as i64;
             let mut all = Assignments::default();
             for start in (0..n).step_by(rows as usize) {
                 let block = features
@@ -149,9 +140,7 @@ impl Assigner {
                 sigma,
             } => {
                 let queries = l2_rows(&pca.apply(features, Kind::Double));
-                let voters = VOTERS.min(points.size()[0]);
-                let squared = squared_distances(&queries, points);
-                let (squared, nearest) = squared.topk(voters, 1, false, true);
+                let (squared, nearest) = nearest_points(&queries, points);
                 let theirs = labels
                     .index_select(0, &nearest.flatten(0, -1))
                     .view_as(&nearest);
@@ -299,7 +288,10 @@ impl Assigner {
                 points: take("points", 2, Kind::Float)?,
                 labels: take("labels", 1, Kind::Int64)?,
                 centroids: take("centroids", 2, Kind::Float)?,
-                sigma: number("sigma")?,
+                sigma: number("sigma")
+                    .ok()
+                    .filter(|sigma| sigma.is_finite() && sigma * sigma > 0.0)
+                    .ok_or("its sigma is not positive")?,
             },
             Some("centroids") => Self::Centroids {
                 pca: pca(&mut take)?,
@@ -385,6 +377,32 @@ impl Assignments {
     pub fn is_empty(&self) -> bool {
         self.scores.is_empty()
     }
+}
+
+/// The [`VOTERS`] nearest of `points` `[n, r]` for each of `queries` `[m, r] f64`, the nearest first:
+/// squared distances and indices `[m, v]`, by blocks of points.
+fn nearest_points(queries: &Tensor, points: &Tensor) -> (Tensor, Tensor) {
+    let mut best: Option<(Tensor, Tensor)> = None;
+    let width = (queries.size()[0].max(points.size()[1])) as usize;
+    let rows = rows_per_chunk(width, super::CHUNK_BYTES) as i64;
+    for start in (0..points.size()[0]).step_by(rows as usize) {
+        let block = points.narrow(0, start, rows.min(points.size()[0] - start));
+        let squared = squared_distances(queries, &block);
+        let (squared, index) = squared.topk(VOTERS.min(block.size()[0]), 1, false, true);
+        let index = index + start;
+        best = Some(match best.take() {
+            None => (squared, index),
+            Some((before, at)) => {
+                let (all, places) = (
+                    Tensor::cat(&[before, squared], 1),
+                    Tensor::cat(&[at, index], 1),
+                );
+                let (squared, chosen) = all.topk(VOTERS.min(all.size()[1]), 1, false, true);
+                (squared, places.gather(1, &chosen, false))
+            }
+        });
+    }
+    best.unwrap_or_default()
 }
 
 /// `[m, n] f64` between rows of `points` `[m, r] f64` and `others` `[n, r]`.

@@ -53,7 +53,7 @@ pub enum ClusterError {
 /// An assignment of all points to their nearest centroids.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Assignment {
-    /// Sum of squared distances to the nearest centroid.
+    /// Sum of squared distances to the nearest centroid, by weight where points have weights.
     pub objective: f64,
     /// Points whose label changed.
     pub moved: usize,

@@ -2,7 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{CHUNK_BYTES, ClusterError, check_finite, matrix_size, rows_per_chunk};
+use super::points::LARGEST;
+use super::{CHUNK_BYTES, ClusterError, check_finite, chunks, matrix_size, rows_per_chunk};
 
 /// More candidates than are asked for, so that single precision seldom leaves anything open.
 const SPARE: i64 = 4;
@@ -21,11 +22,11 @@ pub struct Neighbours {
 impl Neighbours {
     /// The `count` nearest others of each of `points` `[n, d]`, fewer where there are not so many.
     /// Single-precision products choose a few candidates more, distances in f64 decide; where the
-    /// products cannot rule the rest out, the row is searched in f64. Memory: 64 MiB beside the
-    /// points.
+    /// products cannot rule the rest out, the row is searched in f64. Memory: some 200 MiB
+    /// beside the points.
     ///
     /// # Errors
-    /// Not a matrix, or a row with NaN or infinity.
+    /// Not a matrix, a row with NaN or infinity, or with squares beyond single precision.
     pub fn find(points: &Tensor, count: usize) -> Result<Self, ClusterError> {
         let (n, d) = matrix_size(points)?;
         check_finite(points)?;
@@ -40,13 +41,19 @@ impl Neighbours {
         }
         tch::no_grad(|| {
             let points = points.to_kind(Kind::Float).contiguous();
-            let squares =
-                points
-                    .to_kind(Kind::Double)
-                    .square()
-                    .sum_dim_intlist(1, false, Kind::Double);
+            let squares: Vec<Tensor> = chunks(&points, CHUNK_BYTES)
+                .map(|(_, rows)| {
+                    let rows = rows.to_kind(Kind::Double);
+                    rows.square().sum_dim_intlist(1, false, Kind::Double)
+                })
+                .collect();
+            let squares = Tensor::cat(&squares, 0);
             let half = (&squares * -0.5).to_kind(Kind::Float);
             let longest = squares.max().double_value(&[]).sqrt();
+            if longest > LARGEST {
+                let row = squares.argmax(0, false).int64_value(&[]) as usize;
+                return Err(ClusterError::TooLarge { row });
+            }
             let transposed = points.transpose(0, 1);
             let candidates = (count as i64 + SPARE).min(n as i64 - 1);
             let rows = rows_per_chunk(n.max(d * candidates as usize), CHUNK_BYTES) as i64;
@@ -85,8 +92,8 @@ impl Neighbours {
                         .extend(near[..count].iter().map(|&(_, squared)| squared));
                 }
             }
-        });
-        Ok(found)
+            Ok(found)
+        })
     }
 
     /// The neighbours of point `i` with their squared distances.
@@ -101,7 +108,7 @@ impl Neighbours {
 fn search(points: &Tensor, i: i64) -> Vec<(i64, f64)> {
     let point = points.narrow(0, i, 1);
     let mut all = Vec::new();
-    for (start, rows) in super::chunks(points, CHUNK_BYTES) {
+    for (start, rows) in chunks(points, CHUNK_BYTES) {
         let squared = to_f64(&squared_distances(&point, &rows.unsqueeze(0)).flatten(0, -1));
         all.extend((start as i64..).zip(squared));
     }

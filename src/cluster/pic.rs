@@ -46,7 +46,8 @@ impl PicOptions {
         if self.neighbours == 0 {
             return wrong("power iteration needs at least one neighbour".into());
         }
-        if !(self.sigma > 0.0 && self.sigma.is_finite()) {
+        // Its square must not vanish either.
+        if !(self.sigma > 0.0 && self.sigma.is_finite() && self.sigma * self.sigma > 0.0) {
             return wrong(format!("sigma must be positive, not {}", self.sigma));
         }
         if !(self.alpha > 0.0 && self.alpha <= 1.0) {

@@ -79,7 +79,7 @@ struct OnCpu<'a> {
 }
 
 /// Norms beyond this have no square in f32.
-const LARGEST: f64 = 1e15;
+pub(super) const LARGEST: f64 = 1e15;
 /// What a point this many times longer than the typical one leaves behind in a sum that it has come
 /// to and left is still far below what single precision shows.
 const SPREAD: f64 = 1e3;

@@ -30,7 +30,7 @@ pub struct Pca {
 impl Pca {
     /// Principal components of `features` `[n, d]`: at most `most` of them, fewer where the rank is
     /// smaller. The covariance is summed in f64 by blocks in one pass, so that features may lie in a
-    /// mapped file that is larger than memory (memory: a few times d² doubles and 64 MiB); where there
+    /// mapped file (memory: a few times d² doubles and 128 MiB); where there
     /// are fewer rows than columns the n x n matrix of inner products, which has the same eigenvalues,
     /// takes its place.
     ///

@@ -134,13 +134,17 @@ fn npy(path: &Path, mut file: BufReader<File>, wanted: Kind) -> Result<Tensor> {
 fn mapped(path: &Path, file: &mut BufReader<File>, shape: [i64; 2]) -> Result<Option<Tensor>> {
     let start = file.stream_position()? as i64;
     let bytes = file.get_ref().metadata()?.len() as i64;
-    let values = shape[0] * shape[1];
-    let fits = start % 4 == 0 && bytes >= start + 4 * values && bytes >= MAPPED;
-    let Some(name) = path.to_str().filter(|_| fits) else {
+    let values = shape[0]
+        .checked_mul(shape[1])
+        .filter(|&values| values < i64::MAX / 8);
+    let fits = |values: &i64| start % 4 == 0 && bytes >= MAPPED && bytes >= start + 4 * values;
+    let (Some(name), Some(values)) = (path.to_str(), values.filter(fits)) else {
         return Ok(None);
     };
-    let all = Tensor::f_from_file(name, false, start / 4 + values, (Kind::Float, Device::Cpu))?;
-    Ok(Some(all.narrow(0, start / 4, values).view(shape)))
+    let options = (Kind::Float, Device::Cpu);
+    // Linux refuses what is larger than memory and swap together.
+    let all = Tensor::f_from_file(name, false, start / 4 + values, options).ok();
+    Ok(all.map(|all| all.narrow(0, start / 4, values).view(shape)))
 }
 
 fn safetensors(path: &Path) -> Result<Tensor> {

@@ -82,6 +82,9 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
     config.train.threads = threads;
     check(&config)?;
     for choice in entry.complete_options(&mut config)? {
+        if choice.name == "clusters" && args.clusters.is_some() {
+            return Err(usage(format!("{}: leave --clusters out", choice.reason)));
+        }
         // The method knows better.
         choices.retain(|before| before.name != choice.name);
         choices.push(choice);
@@ -350,11 +353,6 @@ fn settings(args: &cli::Train) -> Result<Settings> {
 
 /// The flags of single methods and `--set`, as the `[method]` table.
 fn method_options(args: &cli::Train) -> Result<toml::Table> {
-    if args.clusterer.as_deref() == Some("pic") && args.clusters.is_some() {
-        return Err(usage(
-            "power iteration finds the number of clusters itself: leave --clusters out",
-        ));
-    }
     let mut table = toml::Table::new();
     let mut put = |key: &str, value: Option<toml::Value>| {
         if let Some(value) = value {

@@ -346,7 +346,10 @@ impl Method for DeepCluster {
 
     fn restore(&mut self, mut state: State) -> Result<()> {
         let labels: Vec<i64> = Vec::try_from(&state.tensor("labels")?)?;
-        self.renew_head(state.value("clusters")?);
+        // A checkpoint of an earlier version has as many as were asked for.
+        if state.values.contains_key("clusters") {
+            self.renew_head(state.value("clusters")?);
+        }
         self.take_labels(labels.into_iter().map(|label| label as u32).collect());
         self.next = state.value("next")?;
         Ok(())

@@ -390,5 +390,5 @@ fn weights_pull_the_means() {
     assert_eq!(distances, [0.25, 0.75, 0.0]);
     run("few.csv")
         .code(1)
-        .stderr(contains("few.csv' holds 2 weights for 3 rows"));
+        .stderr(contains("few.csv' holds 2 rows of 1 for 3 rows of points"));
 }

@@ -776,6 +776,23 @@ fn a_weight_counts_like_so_many_copies() {
 }
 
 #[test]
+fn a_sample_takes_its_weights_along() {
+    let points = normal(53, 400, 3);
+    let weights: Vec<f32> = (0..400).map(|i| if i < 200 { 1.0 } else { 2.0 }).collect();
+    let weights = Tensor::from_slice(&weights);
+    let options = KMeansOptions {
+        clusters: 4,
+        iterations: 5,
+        weights: Some(&weights),
+        max_points_per_centroid: Some(20),
+        ..KMeansOptions::default()
+    };
+    let clustering = cluster(TENSOR, &tensor(&points), &options).unwrap();
+    assert_eq!(clustering.sizes.iter().sum::<usize>(), 400);
+    assert_nearest(&points, &clustering);
+}
+
+#[test]
 fn weights_that_make_no_sense_are_refused() {
     let points = tensor(&normal(52, 5, 2));
     for weights in [

@@ -117,6 +117,11 @@ fn odd_cases_have_stated_results() {
     let far: Rows = (0..5).map(|x| vec![1e6 * f64::from(x)]).collect();
     let apart = pic::cluster(&tensor(&far), &PicOptions::default()).unwrap();
     assert_eq!(apart.sizes, [1; 5]);
+    let vast: Rows = (1..20).map(|x| vec![1e20 * f64::from(x)]).collect();
+    assert_eq!(
+        pic::cluster(&tensor(&vast), &PicOptions::default()),
+        Err(ClusterError::TooLarge { row: 18 })
+    );
     let none = Tensor::zeros([0, 3], (Kind::Float, tch::Device::Cpu));
     assert_eq!(
         pic::cluster(&none, &PicOptions::default()),

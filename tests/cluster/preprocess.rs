@@ -249,3 +249,19 @@ fn rows_get_unit_length_and_zero_stays_zero() {
         }
     }
 }
+
+#[test]
+fn a_first_block_unlike_the_rest_changes_nothing() {
+    // 64 MiB are 32,768 rows of 256 doubles.
+    let (n, d, first) = (40_000, 256, 32_768);
+    let mut points = tensor(&normal(81, n, d));
+    let _ = points.narrow(0, 0, first).g_add_scalar_(5.0);
+    points = points.contiguous();
+    let pca = Pca::fit(&points, d, true).unwrap();
+    let whitened = pca.apply(&points, Kind::Double);
+    let mean = whitened.mean_dim(0, false, Kind::Double);
+    assert!(mean.abs().max().double_value(&[]) < 1e-9);
+    let covariance = whitened.transpose(0, 1).matmul(&whitened) / n as f64;
+    let identity = Tensor::eye(d as i64, (Kind::Double, Device::Cpu));
+    assert!((covariance - identity).abs().max().double_value(&[]) < 1e-4);
+}

@@ -771,8 +771,16 @@ fn sixteen_bits_a_warm_start_and_no_storage_change_no_label() {
         ..SinkhornOptions::default()
     };
     let unstored = solve(&scores, k, &unstored).unwrap();
+    // Less than f32 takes, and a tolerance that would have asked for it.
+    let forced = SinkhornOptions {
+        memory: 3 * n * k,
+        lambda: 5.0,
+        tolerance: 1e-3,
+        ..SinkhornOptions::default()
+    };
+    let forced = solve(&scores, k, &forced).unwrap();
     assert!(published.converged);
-    for ours in [ours, unstored] {
+    for ours in [ours, unstored, forced] {
         assert!(ours.converged);
         assert!(ours.iterations < published.iterations);
         let pairs = ours.labels.iter().zip(&published.labels);

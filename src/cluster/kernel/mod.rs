@@ -1,5 +1,6 @@
-//! Inner products of many points with all centroids in 16-bit integers, one file for each
-//! instruction set, chosen at run time.
+//! What clustering computes most of the time, one file for each instruction set, chosen at run time:
+//! inner products of many points with all centroids in 16-bit integers, and sums and maxima of rows in
+//! f64 whose order of additions is the same everywhere.
 //!
 //! A row is scaled to a norm of [`NORM`] and rounded, so that any inner product of two rows fits
 //! into an i32. What rounding costs is bounded by the caller (`nearest/`), which decides the few
@@ -44,7 +45,7 @@ pub fn inner(a: &[f32], b: &[f32]) -> f64 {
     total(sums, &a[LANES * chunks.len()..], &b[LANES * chunks.len()..])
 }
 
-/// A product with weights, and the largest value, in plain loops.
+/// `Σ a_j b_j` in plain loops.
 #[inline(always)]
 fn dot(a: &[f32], b: &[f64]) -> f64 {
     let (chunks, rest) = a.as_chunks::<LANES>();

@@ -10,8 +10,9 @@
 //!
 //! - [`balance`]: labels of exactly equal sizes, from those of either
 //!
-//! Both solvers find the same scalings, and [`Solver::Auto`] takes the cheaper one. Memory: the scores and
-//! one more matrix `[n, k]` of f32, of 16 bits where the tolerance allows or memory demands it, or none. Blocks of rows are fixed and their sums are added in order, so the
+//! Both solvers find the same scalings, and [`Solver::Auto`] takes the cheaper one. Memory: the scores
+//! and one more matrix `[n, k]` of f32, of 16 bits where the tolerance allows or memory demands it, or
+//! none. Blocks of rows are fixed and their sums are added in order, so the
 //! result does not depend on the number of threads.
 
 mod anderson;
@@ -38,6 +39,8 @@ const BLOCK: usize = 512;
 
 /// Rows that are looked at for the range of the scores.
 const SAMPLE: usize = 1_000;
+/// Columns up to which a Cholesky factorisation is no work for several threads.
+const FEW_COLUMNS: usize = 2_000;
 /// One row of so many is looked at first, if these are enough for the columns, and so many times.
 const SHARE: usize = 8;
 const ROWS_FOR_A_COLUMN: usize = 4;
@@ -72,7 +75,8 @@ pub struct SinkhornOptions {
     pub lambda: f64,
     /// Stop when `Σ_i |c_i / c_i,new − 1|` over all rows falls to this (the authors' criterion).
     pub tolerance: f64,
-    /// Passes over the matrix at most.
+    /// Passes over the matrix at most; those over a share of the rows, with which [`Solver::Auto`] begins,
+    /// are not counted.
     pub max_iterations: usize,
     pub solver: Solver,
     /// Row sums, `n` of them; uniform when absent.
@@ -153,9 +157,7 @@ pub fn solve(
     options: &SinkhornOptions,
 ) -> Result<Transport, ClusterError> {
     let problem = Problem::new(log_p, k, options)?;
-    let one_thread = OneThread::new();
     let solution = problem.solve(options);
-    drop(one_thread);
     let log_scalings = centred(solution.potentials);
     let mut labels = problem.labels(&log_scalings);
     let n = problem.rows.len();
@@ -272,23 +274,26 @@ impl<'a> Problem<'a> {
         let (tolerance, most) = (options.tolerance, options.max_iterations);
         // A column that must stay empty has its potential at −infinity, out of Newton's reach.
         let within_reach = self.columns.iter().all(|&mass| mass > 0.0);
+        // Newton's method on many columns has large matrices to factorise.
+        let _one_thread = (self.k <= FEW_COLUMNS).then(OneThread::new);
         if options.solver == Solver::Newton && within_reach {
             return self.newton(vec![0.0; self.k], 0, options);
         }
         let start = match options.solver {
-            Solver::Auto => self.first_potentials(options),
+            Solver::Auto if most > TRIAL => self.first_potentials(options),
             _ => vec![0.0; self.k],
         };
         let mut scaling = Scaling::new(self, start, options);
         let fits = 4 * self.log_p.len() <= options.memory;
+        let mut converged = false;
         if options.solver == Solver::Auto && within_reach && fits && most > TRIAL {
-            let converged = scaling.run(tolerance, TRIAL);
+            converged = scaling.run(tolerance, TRIAL);
             let newton = NEWTON_STEPS * (NEWTON_PASS + NEWTON_COLUMN * self.k as f64);
             if !converged && scaling.iterations_left(tolerance) > newton {
                 return self.newton(scaling.into_potentials(), TRIAL, options);
             }
         }
-        let converged = scaling.error() <= tolerance || scaling.run(tolerance, most);
+        let converged = converged || scaling.run(tolerance, most);
         Solution {
             iterations: scaling.iterations,
             newton_steps: 0,
@@ -303,10 +308,10 @@ impl<'a> Problem<'a> {
     fn first_potentials(&self, options: &SinkhornOptions) -> Vec<f64> {
         let count = self.rows.len() / SHARE;
         let zeros = vec![0.0; self.k];
-        let fits = 4 * count * self.k <= options.memory;
-        if count < ROWS_FOR_A_COLUMN * self.k || !fits {
+        let memory = options.memory.checked_sub(4 * count * self.k);
+        let (Some(memory), true) = (memory, count >= ROWS_FOR_A_COLUMN * self.k) else {
             return zeros;
-        }
+        };
         let few = (0..count).map(|row| row * SHARE);
         let log_p: Vec<f32> = few
             .clone()
@@ -325,7 +330,11 @@ impl<'a> Problem<'a> {
             rows: few.map(|row| self.rows[row] * total / mass).collect(),
             columns: self.columns.clone(),
         };
-        let mut scaling = Scaling::new(&problem, zeros, options);
+        let options = SinkhornOptions {
+            memory,
+            ..options.clone()
+        };
+        let mut scaling = Scaling::new(&problem, zeros, &options);
         scaling.run(options.tolerance, WARM_UP);
         scaling.into_potentials()
     }

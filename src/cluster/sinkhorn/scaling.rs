@@ -51,7 +51,8 @@ pub(super) struct Scaling<'p> {
 }
 
 impl<'p> Scaling<'p> {
-    /// Begins with `potentials`. With [`Solver::Sinkhorn`] the algorithm is the published one.
+    /// Begins with `potentials`. With [`Solver::Sinkhorn`] the algorithm is the published
+    /// one, in f32 where memory allows.
     pub fn new(problem: &'p Problem, potentials: Vec<f64>, options: &SinkhornOptions) -> Self {
         let count = problem.log_p.len();
         let accelerated = options.solver != Solver::Sinkhorn;
@@ -99,7 +100,8 @@ impl<'p> Scaling<'p> {
             // The criterion compares the row scalings before and after a plain step.
             let tested_next = (self.iterations + 1).is_multiple_of(self.test_every);
             self.update(&column_sums, tested_next || self.iterations + 1 == most);
-            if test && self.error() <= NEAR * tolerance && self.coarse() {
+            let more = self.iterations < most;
+            if test && more && self.error() <= NEAR * tolerance && self.coarse() {
                 self.absorb();
             } else if test && self.error() <= tolerance {
                 return true;

@@ -39,7 +39,9 @@ pub fn run(
     let start = args.init.as_deref().unwrap_or("random");
     let given = match start {
         "random" | "kmeans++" | "kmeans-par" => None,
-        file if Path::new(file).exists() => Some(initial(file, args)?.to_device(device)),
+        file if file == "-" || Path::new(file).exists() => {
+            Some(initial(file, args)?.to_device(device))
+        }
         other => {
             return Err(usage(format!(
                 "--init is random, kmeans++, kmeans-par or a file; there is no file '{other}'"
@@ -62,11 +64,12 @@ pub fn run(
         Some(file) => {
             let column = matrix::read(file)?;
             let n = points.size()[0];
-            if column.numel() as i64 != n {
+            if column.size() != [n, 1] {
                 bail!(
-                    "'{}' holds {} weights for {n} rows",
+                    "'{}' holds {} rows of {} for {n} rows of points: it should be one column of weights",
                     file.display(),
-                    column.numel()
+                    column.size()[0],
+                    column.size()[1]
                 );
             }
             let column = column.flatten(0, -1);
