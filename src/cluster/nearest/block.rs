@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use super::layout::{Layout, Unit};
-use super::norms;
+use super::squares;
 use crate::cluster::kernel::{
     self, BITS, COLUMNS, Panels, Path, Products, ROWS, Scale, Scored, Work, larger, padded,
     quantise,
@@ -56,12 +56,12 @@ impl Terms {
 impl<'a> Centroids<'a> {
     /// Takes `values` `[k, d]`; products need [`Self::pack`] as well.
     pub fn new(path: Path, values: &'a [f32], d: usize) -> Self {
-        let norms = norms(path, values, d);
+        let squares = squares(path, values, d);
         Self {
             values,
             d,
-            half: norms.iter().map(|norm| 0.5 * norm * norm).collect(),
-            norms,
+            norms: squares.iter().map(|square| square.sqrt()).collect(),
+            half: squares.iter().map(|square| 0.5 * square).collect(),
             panels: Panels::default(),
             terms: Vec::new(),
         }

@@ -54,7 +54,8 @@ pub struct Search<'a> {
 impl<'a> Search<'a> {
     /// `points` `[n, d]` to be divided among `k` centroids, with the instruction set `path`.
     pub fn new(path: Path, points: &'a [f32], d: usize, k: usize) -> Self {
-        let norms = norms(path, points, d);
+        let mut norms = squares(path, points, d);
+        norms.iter_mut().for_each(|norm| *norm = norm.sqrt());
         let layout = Layout::new(norms.len(), d, k);
         Self {
             path,
@@ -223,28 +224,28 @@ fn largest(norms: &[f64]) -> f64 {
     norms.iter().copied().fold(0.0, f64::max)
 }
 
-/// The Euclidean norms of `rows` `[n, d]`.
-pub fn norms(path: Path, rows: &[f32], d: usize) -> Vec<f64> {
-    let mut norms = vec![0.0; rows.len() / d];
+/// The squared Euclidean norms of `rows` `[n, d]`.
+pub fn squares(path: Path, rows: &[f32], d: usize) -> Vec<f64> {
+    let mut squares = vec![0.0; rows.len() / d];
     rows.par_chunks(BLOCK * d)
-        .zip(norms.par_chunks_mut(BLOCK))
-        .for_each(|(rows, norms)| path.run(Norms { rows, d, norms }));
-    norms
+        .zip(squares.par_chunks_mut(BLOCK))
+        .for_each(|(rows, squares)| path.run(Squares { rows, d, squares }));
+    squares
 }
 
-struct Norms<'a> {
+struct Squares<'a> {
     rows: &'a [f32],
     d: usize,
-    norms: &'a mut [f64],
+    squares: &'a mut [f64],
 }
 
-impl Work for Norms<'_> {
+impl Work for Squares<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<P: Products>(self) {
-        for (norm, row) in self.norms.iter_mut().zip(self.rows.chunks_exact(self.d)) {
-            *norm = P::inner(row, row).sqrt();
+        for (square, row) in self.squares.iter_mut().zip(self.rows.chunks_exact(self.d)) {
+            *square = P::inner(row, row);
         }
     }
 }
