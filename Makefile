@@ -28,7 +28,7 @@ lint: tools ## check the formatting and the compiler's and clippy's warnings
 bench: build ## measure clustering beside faiss and NumPy (fetched from PyPI into target/bench), and the kernels
 	@$(PYTHON) -m venv target/bench && target/bench/bin/pip install --quiet --disable-pip-version-check faiss-cpu numpy
 	@target/bench/bin/python scripts/bench_clustering.py target/release/ssl-cluster
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench kernels
 
 data: ## write all 70,000 Fashion-MNIST images to data/full (from Debian's package or FASHION_MNIST=DIR)
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): install Python 3.8 or newer" >&2; exit 1; }
