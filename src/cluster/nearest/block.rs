@@ -5,112 +5,16 @@
 //! two bounds, and only centroids whose upper bound reaches the largest lower bound can be the
 //! nearest. Distances in f64 decide between them.
 
-use rayon::prelude::*;
-
+use super::centroids::{Centroids, ROUNDING, Terms, distance, up};
 use super::layout::{Layout, Unit};
-use super::squares;
 use crate::cluster::kernel::{
-    self, BITS, COLUMNS, Panels, Path, Products, ROWS, Scale, Scored, Work, larger, padded,
-    quantise,
+    self, BITS, COLUMNS, Products, ROWS, Scale, Scored, Work, larger, padded, quantise,
 };
 
 /// What a pair of panels costs beside one (267 against 205 billion products a second on Zen 5).
 const PAIR: f64 = 1.55;
 /// Points between the one that is worked on and the one that is asked for.
 const AHEAD: usize = 4;
-/// Single precision rounds the arithmetic on scores by less than this share of their parts.
-const ROUNDING: f64 = 1e-6;
-
-/// Centroids, ready for the search.
-pub struct Centroids<'a> {
-    values: &'a [f32],
-    d: usize,
-    panels: Panels,
-    terms: Vec<Terms>,
-    pub norms: Vec<f64>,
-    /// ‖c‖²/2
-    half: Vec<f64>,
-}
-
-/// What turns the products of a panel into scores: `product · factor + shift`, give or take the
-/// error of [`Terms::error`]. The padding scores −∞.
-struct Terms {
-    factor: [f32; COLUMNS],
-    /// −‖c‖²/2
-    shift: [f32; COLUMNS],
-    /// Parts of the error that go with the rounding of a point, with its norm, and with neither: the
-    /// largest of the panel.
-    with_rounding: f32,
-    with_norm: f32,
-    alone: f32,
-}
-
-impl Terms {
-    /// By how much a score may be off.
-    #[inline(always)]
-    fn error(&self, row: &Row) -> f32 {
-        row.rounding * self.with_rounding + row.norm * self.with_norm + self.alone
-    }
-}
-
-impl<'a> Centroids<'a> {
-    /// Takes `values` `[k, d]`; products need [`Self::pack`] as well.
-    pub fn new(path: Path, values: &'a [f32], d: usize) -> Self {
-        let squares = squares(path, values, d);
-        Self {
-            values,
-            d,
-            norms: squares.iter().map(|square| square.sqrt()).collect(),
-            half: squares.iter().map(|square| 0.5 * square).collect(),
-            panels: Panels::default(),
-            terms: Vec::new(),
-        }
-    }
-
-    /// Lays the centroids out in panels.
-    pub fn pack(&mut self, layout: &Layout) {
-        let (panels, scales) = Panels::pack(self.values, self.d, &self.norms, &layout.order);
-        self.panels = panels;
-        self.terms = layout
-            .order
-            .par_chunks(COLUMNS)
-            .zip(scales.par_chunks(COLUMNS))
-            .map(|(order, scales)| terms(order, scales, &self.norms, &self.half))
-            .collect();
-    }
-
-    /// `x·c − ‖c‖²/2` in f64.
-    #[inline(always)]
-    pub fn exact_score<P: Products>(&self, point: &[f32], j: u32) -> f64 {
-        let centroid = &self.values[j as usize * self.d..][..self.d];
-        P::inner(point, centroid) - self.half[j as usize]
-    }
-}
-
-fn terms(order: &[u32], scales: &[Scale], norms: &[f64], half: &[f64]) -> Terms {
-    let mut terms = Terms {
-        factor: [0.0; COLUMNS],
-        shift: [f32::NEG_INFINITY; COLUMNS],
-        with_rounding: 0.0,
-        with_norm: 0.0,
-        alone: 0.0,
-    };
-    for (lane, (&j, scale)) in order.iter().zip(scales).enumerate() {
-        let (norm, half) = (norms[j as usize], half[j as usize]);
-        terms.factor[lane] = scale.factor as f32;
-        terms.shift[lane] = -half as f32;
-        terms.with_rounding = terms.with_rounding.max(up(norm));
-        terms.with_norm = terms.with_norm.max(up(scale.rounding + ROUNDING * norm));
-        terms.alone = terms.alone.max(up(ROUNDING * half));
-    }
-    terms
-}
-
-/// The next f32 that is certainly not smaller.
-fn up(value: f64) -> f32 {
-    (value * (1.0 + 1e-6)) as f32 + f32::MIN_POSITIVE
-}
-
 /// Some points with what is known of them.
 pub struct Block<'a> {
     pub points: &'a [f32],
@@ -337,7 +241,7 @@ impl Block<'_> {
                         COLUMNS
                     };
                     let products = (&tiles[n][r], row.factor, &terms.factor, &terms.shift);
-                    let upper = P::highest(products, own) + terms.error(row);
+                    let upper = P::highest(products, own) + terms.error(row.rounding, row.norm);
                     tops[n][r] = larger(tops[n][r], upper);
                     if upper >= row.floor {
                         let order = &self.layout.order[panel * COLUMNS..];
@@ -378,18 +282,6 @@ impl Block<'_> {
         }
         changed
     }
-}
-
-/// The squared distance that goes with a score.
-#[inline(always)]
-pub fn squared_distance(norm: f64, score: f64) -> f64 {
-    (norm * norm - 2.0 * score).max(0.0)
-}
-
-/// The distance that goes with a score.
-#[inline(always)]
-pub fn distance(norm: f64, score: f64) -> f64 {
-    squared_distance(norm, score).sqrt()
 }
 
 /// Lets bounds fall.
@@ -487,7 +379,7 @@ impl Row {
         order: &[u32],
         open: &mut Vec<Open>,
     ) {
-        let error = terms.error(self);
+        let error = terms.error(self.rounding, self.norm);
         let scores = kernel::scores(products, own);
         for (&score, &centroid) in scores.iter().zip(order) {
             let bound = score + error;

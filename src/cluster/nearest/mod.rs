@@ -13,6 +13,7 @@
 //! centroids; a block of scaled points for each thread.
 
 mod block;
+mod centroids;
 mod layout;
 
 use std::collections::BTreeSet;
@@ -20,7 +21,8 @@ use std::collections::BTreeSet;
 use rayon::prelude::*;
 
 use crate::cluster::kernel::{Path, Portable, Products, Work};
-use block::{Block, Centroids, Moves, Scratch};
+use block::{Block, Moves, Scratch};
+use centroids::{Centroids, distance, squared_distance};
 use layout::{Layout, Unit};
 
 /// Points that one thread handles at a time; their scaled copies stay in its cache.
@@ -86,7 +88,7 @@ impl<'a> Search<'a> {
     pub fn squared_distances(&self) -> Vec<f64> {
         let pairs = self.norms.iter().zip(&self.own);
         pairs
-            .map(|(&norm, &score)| block::squared_distance(norm, score))
+            .map(|(&norm, &score)| squared_distance(norm, score))
             .collect()
     }
 
@@ -177,7 +179,7 @@ impl<'a> Search<'a> {
         for row in (0..self.norms.len()).step_by((self.norms.len() / SAMPLE).max(1)) {
             let point = &self.points[row * self.d..][..self.d];
             let own = centroids.exact_score::<Portable>(point, self.labels[row]);
-            let own = self.unit.above(block::distance(self.norms[row], own));
+            let own = self.unit.above(distance(self.norms[row], own));
             let bounds = &self.bounds[row * groups..][..groups];
             let open = |bounds: &[u16], drifts: &[u16]| {
                 let pairs = bounds.iter().zip(drifts);
