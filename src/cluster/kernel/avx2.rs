@@ -3,12 +3,13 @@
 //! one of a point; more rows are no faster, because a core takes four such instructions a cycle at most.
 
 use std::arch::x86_64::{
-    __m256i, _mm_loadu_ps, _mm256_add_epi32, _mm256_add_pd, _mm256_cvtps_pd, _mm256_loadu_pd,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_max_pd, _mm256_mul_pd, _mm256_set1_epi32,
-    _mm256_set1_pd, _mm256_setzero_pd, _mm256_setzero_si256, _mm256_storeu_pd, _mm256_storeu_si256,
+    __m256d, __m256i, _mm_loadu_ps, _mm256_add_epi32, _mm256_add_pd, _mm256_cvtps_pd,
+    _mm256_loadu_pd, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_max_pd, _mm256_mul_pd,
+    _mm256_set1_epi32, _mm256_set1_pd, _mm256_setzero_pd, _mm256_setzero_si256, _mm256_storeu_pd,
+    _mm256_storeu_si256,
 };
 
-use super::{COLUMNS, LANES, Products, ROWS, Tile, Work, largest, prefetch, total, weighted_total};
+use super::{COLUMNS, LANES, Products, ROWS, Tile, Work, largest, total};
 
 /// Runs `work` compiled for AVX2.
 ///
@@ -48,54 +49,15 @@ impl Products for Avx2 {
     }
 
     #[inline(always)]
-    fn prefetch(row: &[f32]) {
-        prefetch(row);
-    }
-
-    #[inline(always)]
     fn inner(a: &[f32], b: &[f32]) -> f64 {
-        assert_eq!(a.len(), b.len());
-        let whole = a.len() / LANES * LANES;
-        let mut sums = [0.0; LANES];
-        // SAFETY: as for `tiles`; 16 values of each row from a place at which as many are left.
-        unsafe {
-            let mut lanes = [_mm256_setzero_pd(); LANES / 4];
-            for start in (0..whole).step_by(LANES) {
-                for (part, lanes) in lanes.iter_mut().enumerate() {
-                    let four = |row: &[f32]| {
-                        _mm256_cvtps_pd(_mm_loadu_ps(row.as_ptr().add(start + 4 * part)))
-                    };
-                    *lanes = _mm256_add_pd(*lanes, _mm256_mul_pd(four(a), four(b)));
-                }
-            }
-            for (sums, lanes) in sums.chunks_exact_mut(4).zip(lanes) {
-                _mm256_storeu_pd(sums.as_mut_ptr(), lanes);
-            }
-        }
-        total(sums, &a[whole..], &b[whole..])
+        // SAFETY: as for `tiles`.
+        unsafe { product(a, b) }
     }
 
     #[inline(always)]
     fn dot(a: &[f32], b: &[f64]) -> f64 {
-        assert_eq!(a.len(), b.len());
-        let whole = a.len() / LANES * LANES;
-        let mut sums = [0.0; LANES];
-        // SAFETY: as for `inner`.
-        unsafe {
-            let mut lanes = [_mm256_setzero_pd(); LANES / 4];
-            for start in (0..whole).step_by(LANES) {
-                for (part, lanes) in lanes.iter_mut().enumerate() {
-                    let at = start + 4 * part;
-                    let a = _mm256_cvtps_pd(_mm_loadu_ps(a.as_ptr().add(at)));
-                    let b = _mm256_loadu_pd(b.as_ptr().add(at));
-                    *lanes = _mm256_add_pd(*lanes, _mm256_mul_pd(a, b));
-                }
-            }
-            for (sums, lanes) in sums.chunks_exact_mut(4).zip(lanes) {
-                _mm256_storeu_pd(sums.as_mut_ptr(), lanes);
-            }
-        }
-        weighted_total(sums, &a[whole..], &b[whole..])
+        // SAFETY: as for `tiles`.
+        unsafe { product(a, b) }
     }
 
     #[inline(always)]
@@ -146,4 +108,53 @@ unsafe fn products(
             _mm256_storeu_si256(at.add(1), sums[1]);
         }
     }
+}
+
+/// Numbers of which a register takes 4, in f64.
+trait Wide: Copy + Into<f64> {
+    /// # Safety
+    /// The instruction set of this file; 4 numbers lie at `at`.
+    unsafe fn load(at: *const Self) -> __m256d;
+}
+
+impl Wide for f32 {
+    #[inline(always)]
+    unsafe fn load(at: *const f32) -> __m256d {
+        // SAFETY: by the caller's promise.
+        unsafe { _mm256_cvtps_pd(_mm_loadu_ps(at)) }
+    }
+}
+
+impl Wide for f64 {
+    #[inline(always)]
+    unsafe fn load(at: *const f64) -> __m256d {
+        // SAFETY: by the caller's promise.
+        unsafe { _mm256_loadu_pd(at) }
+    }
+}
+
+/// `Σ a_j b_j`.
+///
+/// # Safety
+/// The instruction set of this file.
+#[inline(always)]
+unsafe fn product<B: Wide>(a: &[f32], b: &[B]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let whole = a.len() / LANES * LANES;
+    let mut sums = [0.0; LANES];
+    // SAFETY: places at which as many numbers are left as are read or written.
+    unsafe {
+        let mut lanes = [_mm256_setzero_pd(); LANES / 4];
+        for start in (0..whole).step_by(LANES) {
+            for (part, lanes) in lanes.iter_mut().enumerate() {
+                let at = start + 4 * part;
+                let (a, b) = (f32::load(a.as_ptr().add(at)), B::load(b.as_ptr().add(at)));
+                *lanes = _mm256_add_pd(*lanes, _mm256_mul_pd(a, b));
+            }
+        }
+        for (sums, lanes) in sums.chunks_exact_mut(4).zip(lanes) {
+            _mm256_storeu_pd(sums.as_mut_ptr(), lanes);
+        }
+    }
+    total(sums, &a[whole..], &b[whole..])
 }

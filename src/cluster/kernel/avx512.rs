@@ -4,18 +4,15 @@
 //! so that there are still eight sums that do not wait for each other.
 
 use std::arch::x86_64::{
-    __m512i, _mm256_loadu_ps, _mm512_add_epi32, _mm512_add_pd, _mm512_add_ps, _mm512_cvtepi32_ps,
-    _mm512_cvtps_pd, _mm512_dpwssd_epi32, _mm512_loadu_pd, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_madd_epi16, _mm512_mask_cmple_epu16_mask, _mm512_mask_mov_ps, _mm512_maskz_loadu_epi16,
-    _mm512_max_pd, _mm512_mul_pd, _mm512_mul_ps, _mm512_reduce_max_pd, _mm512_reduce_max_ps,
-    _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_pd, _mm512_set1_ps, _mm512_setzero_pd,
-    _mm512_setzero_si512, _mm512_storeu_pd, _mm512_storeu_si512,
+    __m512d, __m512i, _mm256_loadu_ps, _mm512_add_epi32, _mm512_add_pd, _mm512_add_ps,
+    _mm512_cvtepi32_ps, _mm512_cvtps_pd, _mm512_dpwssd_epi32, _mm512_loadu_pd, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mask_cmple_epu16_mask, _mm512_mask_mov_ps,
+    _mm512_maskz_loadu_epi16, _mm512_max_pd, _mm512_mul_pd, _mm512_mul_ps, _mm512_reduce_max_pd,
+    _mm512_reduce_max_ps, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_pd, _mm512_set1_ps,
+    _mm512_setzero_pd, _mm512_setzero_si512, _mm512_storeu_pd, _mm512_storeu_si512,
 };
 
-use super::{
-    BITS, COLUMNS, LANES, Products, ROWS, Scored, Tile, Work, largest, prefetch, total,
-    weighted_total,
-};
+use super::{BITS, COLUMNS, LANES, Products, ROWS, Scored, Tile, Work, largest, total};
 
 /// Runs `work` compiled for AVX-512.
 ///
@@ -78,54 +75,15 @@ impl<const VNNI: bool> Products for Avx512<VNNI> {
     }
 
     #[inline(always)]
-    fn prefetch(row: &[f32]) {
-        prefetch(row);
-    }
-
-    #[inline(always)]
     fn inner(a: &[f32], b: &[f32]) -> f64 {
-        assert_eq!(a.len(), b.len());
-        let whole = a.len() / LANES * LANES;
-        let mut sums = [0.0; LANES];
-        // SAFETY: as for `tiles`; 16 values of each row from a place at which as many are left.
-        unsafe {
-            let mut lanes = [_mm512_setzero_pd(); LANES / 8];
-            for start in (0..whole).step_by(LANES) {
-                for (part, lanes) in lanes.iter_mut().enumerate() {
-                    let eight = |row: &[f32]| {
-                        _mm512_cvtps_pd(_mm256_loadu_ps(row.as_ptr().add(start + 8 * part)))
-                    };
-                    *lanes = _mm512_add_pd(*lanes, _mm512_mul_pd(eight(a), eight(b)));
-                }
-            }
-            for (sums, lanes) in sums.chunks_exact_mut(8).zip(lanes) {
-                _mm512_storeu_pd(sums.as_mut_ptr(), lanes);
-            }
-        }
-        total(sums, &a[whole..], &b[whole..])
+        // SAFETY: as for `tiles`.
+        unsafe { product(a, b) }
     }
 
     #[inline(always)]
     fn dot(a: &[f32], b: &[f64]) -> f64 {
-        assert_eq!(a.len(), b.len());
-        let whole = a.len() / LANES * LANES;
-        let mut sums = [0.0; LANES];
-        // SAFETY: as for `inner`.
-        unsafe {
-            let mut lanes = [_mm512_setzero_pd(); LANES / 8];
-            for start in (0..whole).step_by(LANES) {
-                for (part, lanes) in lanes.iter_mut().enumerate() {
-                    let at = start + 8 * part;
-                    let a = _mm512_cvtps_pd(_mm256_loadu_ps(a.as_ptr().add(at)));
-                    let b = _mm512_loadu_pd(b.as_ptr().add(at));
-                    *lanes = _mm512_add_pd(*lanes, _mm512_mul_pd(a, b));
-                }
-            }
-            for (sums, lanes) in sums.chunks_exact_mut(8).zip(lanes) {
-                _mm512_storeu_pd(sums.as_mut_ptr(), lanes);
-            }
-        }
-        weighted_total(sums, &a[whole..], &b[whole..])
+        // SAFETY: as for `tiles`.
+        unsafe { product(a, b) }
     }
 
     #[inline(always)]
@@ -261,4 +219,53 @@ unsafe fn stored(sums: [__m512i; ROWS]) -> Tile {
         unsafe { _mm512_storeu_si512(row.as_mut_ptr().cast(), sum) };
     }
     tile
+}
+
+/// Numbers of which a register takes 8, in f64.
+trait Wide: Copy + Into<f64> {
+    /// # Safety
+    /// The instruction set of this file; 8 numbers lie at `at`.
+    unsafe fn load(at: *const Self) -> __m512d;
+}
+
+impl Wide for f32 {
+    #[inline(always)]
+    unsafe fn load(at: *const f32) -> __m512d {
+        // SAFETY: by the caller's promise.
+        unsafe { _mm512_cvtps_pd(_mm256_loadu_ps(at)) }
+    }
+}
+
+impl Wide for f64 {
+    #[inline(always)]
+    unsafe fn load(at: *const f64) -> __m512d {
+        // SAFETY: by the caller's promise.
+        unsafe { _mm512_loadu_pd(at) }
+    }
+}
+
+/// `Σ a_j b_j`.
+///
+/// # Safety
+/// The instruction set of this file.
+#[inline(always)]
+unsafe fn product<B: Wide>(a: &[f32], b: &[B]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let whole = a.len() / LANES * LANES;
+    let mut sums = [0.0; LANES];
+    // SAFETY: places at which as many numbers are left as are read or written.
+    unsafe {
+        let mut lanes = [_mm512_setzero_pd(); LANES / 8];
+        for start in (0..whole).step_by(LANES) {
+            for (part, lanes) in lanes.iter_mut().enumerate() {
+                let at = start + 8 * part;
+                let (a, b) = (f32::load(a.as_ptr().add(at)), B::load(b.as_ptr().add(at)));
+                *lanes = _mm512_add_pd(*lanes, _mm512_mul_pd(a, b));
+            }
+        }
+        for (sums, lanes) in sums.chunks_exact_mut(8).zip(lanes) {
+            _mm512_storeu_pd(sums.as_mut_ptr(), lanes);
+        }
+    }
+    total(sums, &a[whole..], &b[whole..])
 }

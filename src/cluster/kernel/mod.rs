@@ -34,32 +34,22 @@ pub type Tile = [[i32; COLUMNS]; ROWS];
 /// in any order.
 pub const LANES: usize = 16;
 
-/// An inner product in f64.
+/// `Σ a_j b_j` in f64, in plain loops.
 #[inline(always)]
-pub fn inner(a: &[f32], b: &[f32]) -> f64 {
-    let (chunks, _) = a.as_chunks::<LANES>();
-    let mut sums = [0.0; LANES];
-    for (a, b) in chunks.iter().zip(b.as_chunks::<LANES>().0) {
-        sums = std::array::from_fn(|lane| sums[lane] + f64::from(a[lane]) * f64::from(b[lane]));
-    }
-    total(sums, &a[LANES * chunks.len()..], &b[LANES * chunks.len()..])
-}
-
-/// `Σ a_j b_j` in plain loops.
-#[inline(always)]
-fn dot(a: &[f32], b: &[f64]) -> f64 {
+fn product<B: Copy + Into<f64>>(a: &[f32], b: &[B]) -> f64 {
     let (chunks, rest) = a.as_chunks::<LANES>();
     let mut sums = [0.0; LANES];
     for (a, b) in chunks.iter().zip(b.as_chunks::<LANES>().0) {
-        sums = std::array::from_fn(|lane| sums[lane] + f64::from(a[lane]) * b[lane]);
+        sums = std::array::from_fn(|lane| sums[lane] + f64::from(a[lane]) * b[lane].into());
     }
-    weighted_total(sums, rest, &b[a.len() - rest.len()..])
+    total(sums, rest, &b[a.len() - rest.len()..])
 }
 
+/// The sum of all lanes, after the products of what is left over have gone into the first of them.
 #[inline(always)]
-fn weighted_total(mut sums: [f64; LANES], a: &[f32], b: &[f64]) -> f64 {
+fn total<B: Copy + Into<f64>>(mut sums: [f64; LANES], a: &[f32], b: &[B]) -> f64 {
     for (sum, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-        *sum += f64::from(a) * b;
+        *sum += f64::from(a) * b.into();
     }
     sums.iter().sum()
 }
@@ -70,26 +60,6 @@ fn largest(values: &[f64]) -> f64 {
         .iter()
         .copied()
         .fold(f64::NEG_INFINITY, |a, b| if a > b { a } else { b })
-}
-
-/// Asks for all cache lines of a row.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn prefetch(row: &[f32]) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    for line in row.chunks(16) {
-        // SAFETY: part of x86-64; the address lies in the row, and nothing is read.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-    }
-}
-
-/// The sum of all lanes, after the products of what is left over have gone into the first of them.
-#[inline(always)]
-fn total(mut sums: [f64; LANES], a: &[f32], b: &[f32]) -> f64 {
-    for (sum, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-        *sum += f64::from(a) * f64::from(b);
-    }
-    sums.iter().sum()
 }
 
 /// Values that [`Products::at_most`] compares at a time.
@@ -299,11 +269,22 @@ pub trait Products {
         larger(larger(four[0], four[2]), larger(four[1], four[3]))
     }
 
-    /// Asks for a row that will be read soon.
+    /// Asks for all cache lines of a row that will be read soon.
     #[inline(always)]
-    fn prefetch(_row: &[f32]) {}
+    fn prefetch(row: &[f32]) {
+        for line in row.chunks(16) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: part of x86-64; the address lies in the row, and nothing is read.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = line;
+        }
+    }
 
-    /// The [`inner`] product of two rows of the same length: the same number on every path.
+    /// The inner product of two rows of the same length in f64: the same number on every path.
     fn inner(a: &[f32], b: &[f32]) -> f64;
 
     /// `Σ a_j b_j` in f64: the same number on every path.

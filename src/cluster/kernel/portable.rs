@@ -16,12 +16,12 @@ impl Products for Portable {
 
     #[inline(always)]
     fn inner(a: &[f32], b: &[f32]) -> f64 {
-        super::inner(a, b)
+        super::product(a, b)
     }
 
     #[inline(always)]
     fn dot(a: &[f32], b: &[f64]) -> f64 {
-        super::dot(a, b)
+        super::product(a, b)
     }
 
     #[inline(always)]

@@ -3,8 +3,8 @@
 //! SeLa's authors need float64, because `P^25` underflows. Here each row is divided by its own
 //! maximum (the row scaling absorbs it) and the column scalings are *absorbed* into the stored
 //! matrix whenever they have grown by more than `e^ABSORB` (Schmitzer, SIAM J. Sci. Comput. 2019),
-//! so f32 storage, or even 16 bits ([`Entry`]), suffices for every λ and nothing underflows to a division by zero. Sums are f64:
-//! the convergence criterion adds the changes of all n rows, which rounding would hide for large n.
+//! so f32 storage, or even 16 bits ([`Entry`]), suffices for every λ and nothing underflows to a
+//! division by zero. Sums are f64: the convergence criterion adds the changes of all n rows, which rounding would hide for large n.
 //! An iteration is one pass over memory: the row scaling follows from the row that has just been
 //! read, and its contribution to the column sums is added before it leaves the cache.
 
@@ -153,7 +153,7 @@ impl<'p> Scaling<'p> {
         let blocks = match &self.scaled {
             Scaled::Single(scaled) => sums(self.problem, scaled, &self.tops, &scale),
             Scaled::Roots(scaled) => sums(self.problem, scaled, &self.tops, &scale),
-            Scaled::Not => fresh_sums(self.problem, &self.potentials),
+            Scaled::Not => fresh_sums(self.problem, &self.absorbed, &scale),
         };
         let mut columns = vec![0.0; k];
         let mut logs = Vec::with_capacity(self.problem.rows.len());
@@ -164,10 +164,8 @@ impl<'p> Scaling<'p> {
                 .for_each(|(column, sum)| *column += sum);
             logs.extend(block_logs);
         }
-        if !matches!(self.scaled, Scaled::Not) {
-            for (column, &scale) in columns.iter_mut().zip(&scale) {
-                *column *= scale;
-            }
+        for (column, &scale) in columns.iter_mut().zip(&scale) {
+            *column *= scale;
         }
         (columns, logs)
     }
@@ -189,7 +187,7 @@ impl<'p> Scaling<'p> {
         let most = match self.scaled {
             Scaled::Single(_) => ABSORB,
             Scaled::Roots(_) => ABSORB_ROOTS,
-            Scaled::Not => f64::INFINITY,
+            Scaled::Not => f64::NEG_INFINITY,
         };
         if self.drift() > most {
             self.absorb();
@@ -218,12 +216,12 @@ impl<'p> Scaling<'p> {
 enum Scaled {
     Single(Vec<f32>),
     Roots(Vec<u16>),
-    /// Computed anew in every pass, with all of the potentials.
+    /// Computed anew in every pass, around potentials that are always absorbed.
     Not,
 }
 
 /// As [`sums`], from the scores.
-fn fresh_sums(problem: &Problem, potentials: &[f64]) -> Vec<(Vec<f64>, Vec<f64>)> {
+fn fresh_sums(problem: &Problem, absorbed: &[f64], scale: &[f64]) -> Vec<(Vec<f64>, Vec<f64>)> {
     let Problem {
         k, lambda, log_p, ..
     } = *problem;
@@ -235,7 +233,8 @@ fn fresh_sums(problem: &Problem, potentials: &[f64]) -> Vec<(Vec<f64>, Vec<f64>)
                 log_p,
                 masses,
                 lambda,
-                potentials,
+                absorbed,
+                scale,
             })
         })
         .collect()
@@ -246,33 +245,53 @@ struct FreshPass<'a> {
     log_p: &'a [f32],
     masses: &'a [f64],
     lambda: f64,
-    potentials: &'a [f64],
+    absorbed: &'a [f64],
+    scale: &'a [f64],
 }
 
 impl Work for FreshPass<'_> {
-    /// As of [`Pass`], with the column scalings in the sums.
+    /// As of [`Pass`].
     type Output = (Vec<f64>, Vec<f64>);
 
     #[inline(always)]
     fn run<P: Products>(self) -> Self::Output {
-        let k = self.potentials.len();
-        let (mut sums, mut scores) = (vec![0.0; k], vec![0.0; k]);
-        let (mut values, ones) = (vec![0.0_f32; k], vec![1.0; k]);
+        let k = self.absorbed.len();
+        let (mut sums, mut scores, mut row) = (vec![0.0; k], vec![0.0; k], vec![0.0_f32; k]);
         let mut logs = Vec::with_capacity(self.masses.len());
         for (log_p, &mass) in self.log_p.chunks_exact(k).zip(self.masses) {
-            let top = score::<P>(&mut scores, log_p, self.lambda, self.potentials);
-            for (value, score) in values.iter_mut().zip(&scores) {
-                *value = f32::of_exponent((score - top) as f32);
-            }
-            let total = P::dot(&values, &ones);
-            let weight = mass / total;
-            for (sum, &value) in sums.iter_mut().zip(&values) {
-                *sum += weight * f64::from(value);
-            }
-            logs.push(total.ln() + top);
+            let top =
+                exponentials::<P, f32>(&mut row, &mut scores, log_p, self.lambda, self.absorbed);
+            logs.push(add_row::<P>(&mut sums, &row, self.scale, mass).ln() + top);
         }
         (sums, logs)
     }
+}
+
+/// `exp(λ log P_j + absorbed_j − top)` of a row, and the top; `scores` is space.
+#[inline(always)]
+fn exponentials<P: Products, E: Entry>(
+    row: &mut [E],
+    scores: &mut [f64],
+    log_p: &[f32],
+    lambda: f64,
+    absorbed: &[f64],
+) -> f64 {
+    let top = score::<P>(scores, log_p, lambda, absorbed);
+    for (value, score) in row.iter_mut().zip(&*scores) {
+        *value = E::of_exponent((score - top) as f32);
+    }
+    top
+}
+
+/// Adds a row, scaled to its mass, to the column sums. Returns what it summed up to before.
+#[inline(always)]
+fn add_row<P: Products>(sums: &mut [f64], row: &[f32], scale: &[f64], mass: f64) -> f64 {
+    let total = P::dot(row, scale);
+    let weight = mass / total;
+    for (sum, &value) in sums.iter_mut().zip(row) {
+        *sum += weight * f64::from(value);
+    }
+    total
 }
 
 fn fill<E: Entry>(problem: &Problem, scaled: &mut [E], tops: &mut [f64], absorbed: &[f64]) {
@@ -340,10 +359,7 @@ impl<E: Entry> Work for Absorb<'_, E> {
             .chunks_exact_mut(k)
             .zip(self.log_p.chunks_exact(k));
         for ((scaled, log_p), top) in rows.zip(self.tops) {
-            *top = score::<P>(&mut scores, log_p, self.lambda, self.absorbed);
-            for (value, score) in scaled.iter_mut().zip(&scores) {
-                *value = E::of_exponent((score - *top) as f32);
-            }
+            *top = exponentials::<P, E>(scaled, &mut scores, log_p, self.lambda, self.absorbed);
         }
     }
 }
@@ -369,12 +385,7 @@ impl<E: Entry> Work for Pass<'_, E> {
         let rows = self.block.chunks_exact(k).zip(self.masses);
         for ((row, &mass), top) in rows.zip(self.tops) {
             let row = E::values(row, &mut values);
-            let total = P::dot(row, self.scale);
-            let weight = mass / total;
-            for (sum, &value) in sums.iter_mut().zip(row) {
-                *sum += weight * f64::from(value);
-            }
-            logs.push(total.ln() + top);
+            logs.push(add_row::<P>(&mut sums, row, self.scale, mass).ln() + top);
         }
         (sums, logs)
     }
