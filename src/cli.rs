@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::cluster::Empty;
 use crate::cluster::sinkhorn::Solver;
 use crate::config::{Keep, Schedule};
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, PrecisionChoice};
 
 /// Learn image features and labels without any human label.
 #[derive(Debug, Parser)]
@@ -166,6 +166,8 @@ pub struct Train {
     pub seed: Option<u64>,
     #[command(flatten)]
     pub machine: Machine,
+    #[command(flatten)]
+    pub numbers: Numbers,
     /// Do not train, but fail with exit code 3, where images cannot be read
     #[arg(long)]
     pub strict: bool,
@@ -198,6 +200,15 @@ pub struct Machine {
     pub threads: Option<usize>,
 }
 
+/// What networks compute in.
+#[derive(Debug, Args)]
+pub struct Numbers {
+    /// f32, bf16, or auto: bf16 where the processor multiplies in it (`doctor` tells)
+    /// [default: auto, or the run's]
+    #[arg(long)]
+    pub precision: Option<PrecisionChoice>,
+}
+
 /// Label images with a trained run.
 #[derive(Debug, Args)]
 #[command(after_help = ASSIGN_EXAMPLES)]
@@ -220,6 +231,8 @@ pub struct Assign {
     pub strict: bool,
     #[command(flatten)]
     pub machine: Machine,
+    #[command(flatten)]
+    pub numbers: Numbers,
 }
 
 const ASSIGN_EXAMPLES: &str = "\
@@ -253,6 +266,8 @@ pub struct Features {
     pub strict: bool,
     #[command(flatten)]
     pub machine: Machine,
+    #[command(flatten)]
+    pub numbers: Numbers,
 }
 
 const FEATURES_EXAMPLES: &str = "\
@@ -491,6 +506,8 @@ pub struct Eval {
     pub untrained: bool,
     #[command(flatten)]
     pub machine: Machine,
+    #[command(flatten)]
+    pub numbers: Numbers,
 }
 
 const EVAL_EXAMPLES: &str = "\

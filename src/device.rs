@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use tch::Device;
+use tch::{Device, Kind};
 
 /// What the user asked for with `--device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -56,6 +56,111 @@ impl fmt::Display for DeviceChoice {
             Self::Cuda(index) => write!(f, "cuda:{index}"),
         }
     }
+}
+
+/// What the user asked for with `--precision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionChoice {
+    /// bf16 where the processor multiplies in it, else f32.
+    #[default]
+    Auto,
+    F32,
+    Bf16,
+}
+
+impl FromStr for PrecisionChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            other => Err(format!("'{other}' is no precision: auto, f32 or bf16")),
+        }
+    }
+}
+
+/// What networks compute in. Parameters, batch norm's statistics, features and losses are f32
+/// either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    F32,
+    Bf16,
+}
+
+impl Precision {
+    /// The kind of a network's maps.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// Resolves `choice` for `device`. Nothing is timed: the same machine must give the same labels
+/// each time.
+pub fn precision(choice: PrecisionChoice, device: Device) -> Precision {
+    match choice {
+        PrecisionChoice::F32 => Precision::F32,
+        PrecisionChoice::Bf16 => Precision::Bf16,
+        PrecisionChoice::Auto if multiplies_bf16(device) => Precision::Bf16,
+        PrecisionChoice::Auto => Precision::F32,
+    }
+}
+
+/// Whether `device` multiplies bf16 faster than f32.
+fn multiplies_bf16(device: Device) -> bool {
+    match device {
+        #[cfg(target_arch = "x86_64")]
+        Device::Cpu => is_x86_feature_detected!("avx512bf16"),
+        // From NVIDIA's Ampere on (compute capability 8).
+        Device::Cuda(index) => compute_capability(index).is_some_and(|major| major >= 8),
+        _ => false,
+    }
+}
+
+/// First number of a CUDA device's compute capability, from the driver.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+fn compute_capability(index: usize) -> Option<i32> {
+    use libloading::{Library, Symbol};
+    use std::ffi::c_int;
+    type Init = unsafe extern "C" fn(c_int) -> c_int;
+    type Attribute = unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int;
+    /// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` of the driver's `cuda.h`.
+    const MAJOR: c_int = 75;
+    let device = c_int::try_from(index).ok()?;
+    let mut major = 0;
+    // SAFETY: this is the driver's library, which libtorch has loaded already where it has found a
+    // device; the two functions have had these signatures since CUDA 2, and the second writes one
+    // int to where it is told.
+    let status = unsafe {
+        let driver = Library::new("libcuda.so.1").ok()?;
+        let init: Symbol<Init> = driver.get(b"cuInit\0").ok()?;
+        let attribute: Symbol<Attribute> = driver.get(b"cuDeviceGetAttribute\0").ok()?;
+        match init(0) {
+            0 => attribute(&mut major, MAJOR, device),
+            failed => failed,
+        }
+    };
+    (status == 0).then_some(major)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn compute_capability(_index: usize) -> Option<i32> {
+    None
 }
 
 /// No such device on this machine.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use super::labeller::{Extractor, assigner, none_readable, open};
+use super::labeller::{Extractor, assigner, none_readable, open_in};
 use super::output::Output;
 use super::{ExitStatus, find_images, machine, report_skipped};
 use crate::cli;
@@ -16,7 +16,7 @@ use crate::ui::Ui;
 pub fn run(args: cli::Assign, ui: &Ui) -> Result<ExitStatus> {
     let format = choose_format(args.format.as_deref(), args.out.as_deref())?;
     let device = machine(&args.machine)?;
-    let (run, config) = open(&args.run)?;
+    let (run, config) = open_in(&args.run, &args.numbers)?;
     let assigner = assigner(&run)?;
     let extractor = Extractor::of_run(&run, &config, device)?;
     if let Some(init) = &args.init {

@@ -41,6 +41,11 @@ pub fn run() -> Result<ExitStatus> {
         "threads      {} (--threads changes it)",
         device::cores()
     )?;
+    writeln!(
+        out,
+        "precision    {} (--precision changes it)",
+        device::precision(device::PrecisionChoice::Auto, chosen)
+    )?;
     writeln!(out, "SIMD         {}", simd())?;
     writeln!(out, "k-means      {}", Path::best().name())?;
     match device::available_memory() {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
-use super::labeller::{Extractor, assigner, initial, open};
+use super::labeller::{Extractor, assigner, initial, open_in};
 use super::{ExitStatus, find_images, images_of_run, machine, report_skipped};
 use crate::cli;
 use crate::cluster::assigner::FeatureKind;
@@ -34,7 +34,7 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
         ));
     }
     let device = machine(&args.machine)?;
-    let (run, config) = open(&args.run)?;
+    let (run, config) = open_in(&args.run, &args.numbers)?;
     let assigner = assigner(&run)?;
     let extractor = Extractor::of_run(&run, &config, device)?;
     let known_place = args

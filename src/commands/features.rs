@@ -4,12 +4,13 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::labeller::{Extractor, open, unknown_arch};
+use super::labeller::{Extractor, open_in, unknown_arch};
 use super::output::Output;
 use super::{ExitStatus, find_images, machine, matrix, report_skipped};
 use crate::cli;
 use crate::cluster::assigner::FeatureKind;
 use crate::data::source::{ImageFile, ImageSet, Skipped};
+use crate::device::precision;
 use crate::error::usage;
 use crate::model;
 use crate::model::network::Network;
@@ -20,7 +21,7 @@ pub fn run(args: cli::Features, ui: &Ui) -> Result<ExitStatus> {
     let device = machine(&args.machine)?;
     let (extractor, input) = match (&args.arch, &args.places[..]) {
         (None, [run, input]) => {
-            let (run, config) = open(run)?;
+            let (run, config) = open_in(run, &args.numbers)?;
             (Extractor::of_run(&run, &config, device)?, input)
         }
         (Some(arch), [input]) => (pretrained(arch, &args, device, ui)?, input),
@@ -75,7 +76,8 @@ fn pretrained(arch: &str, args: &cli::Features, device: tch::Device, ui: &Ui) ->
     let entry = model::find(arch).ok_or_else(|| unknown_arch(arch))?;
     tch::manual_seed(0);
     let size = args.size.unwrap_or(entry.usual_size);
-    let network = Network::new(entry, size, false, device)?;
+    let precision = precision(args.numbers.precision.unwrap_or_default(), device);
+    let network = Network::new(entry, size, false, device, precision)?;
     match args.init.as_deref() {
         Some(init) => report_loaded(&network, init, ui)?,
         None => ui.warn("no --init: these are the features of an untrained network"),

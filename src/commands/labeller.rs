@@ -5,13 +5,15 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use tch::{Device, Tensor};
 
+use crate::cli::Numbers;
 use crate::cluster::assigner::{Assigner, FeatureKind};
 use crate::config::Config;
 use crate::data::source::{ImageSet, Skipped};
 use crate::data::{augment, cache::Pixels};
+use crate::device::precision;
 use crate::error::{Error, usage};
 use crate::method::{extract, extract_size};
-use crate::model::network::Network;
+use crate::model::network::{Frozen, Network};
 use crate::model::{self, weights};
 use crate::monitor::{Monitor, Phase, Silent};
 use crate::run_dir::RunDir;
@@ -61,6 +63,7 @@ impl Extractor {
         take: &mut dyn FnMut(Extracted) -> Result<()>,
     ) -> Result<()> {
         let size = extract_size(self.size);
+        let network = self.network.frozen();
         monitor.begin(Phase::Extract, "extracting", set.files.len() as u64);
         for start in (0..set.files.len()).step_by(size) {
             if monitor.stopping() {
@@ -74,7 +77,7 @@ impl Extractor {
                 ..ImageSet::default()
             };
             let (pixels, kept, skipped) = Pixels::read(&block, self.store, &Silent)?;
-            let features = self.features(&pixels, size, kind)?;
+            let features = self.features(&network, &pixels, size, kind)?;
             let rows = kept.into_iter().map(|row| start + row).collect();
             take(Extracted {
                 features,
@@ -111,25 +114,27 @@ impl Extractor {
         })
     }
 
-    fn features(&self, pixels: &Pixels, size: usize, kind: FeatureKind) -> Result<Tensor> {
+    fn features(
+        &self,
+        network: &Frozen,
+        pixels: &Pixels,
+        size: usize,
+        kind: FeatureKind,
+    ) -> Result<Tensor> {
         let (count, side) = (pixels.len(), pixels.side() as i64);
+        let device = network.device();
         if count == 0 {
             return Ok(Tensor::zeros(
-                [0, self.network.dim()],
-                (tch::Kind::Float, self.network.device()),
+                [0, network.dim()],
+                (tch::Kind::Float, device),
             ));
         }
         let rows: Vec<u32> = (0..count as u32).collect();
         let bytes = pixels.gather(&rows)?;
         let shape = [count as i64, side, side, 3];
-        let pixels = Tensor::from_data_size(&bytes, &shape, tch::Kind::Uint8)
-            .to_device(self.network.device());
-        Ok(extract(
-            &self.network,
-            &augment::centre(&pixels, self.size as i64),
-            size,
-            kind,
-        ))
+        let pixels = Tensor::from_data_size(&bytes, &shape, tch::Kind::Uint8).to_device(device);
+        let images = augment::centre(&pixels, self.size as i64);
+        Ok(extract(network, &images, size, kind))
     }
 }
 
@@ -158,6 +163,7 @@ pub fn build(config: &Config, device: Device) -> Result<Network> {
         config.data.size,
         config.data.sobel,
         device,
+        precision(config.train.precision, device),
     )?)
 }
 
@@ -200,5 +206,14 @@ pub fn assigner(run: &RunDir) -> Result<Assigner> {
 pub fn open(path: &Path) -> Result<(RunDir, Config)> {
     let run = RunDir::open(path)?;
     let config = run.config().context("the run's options cannot be read")?;
+    Ok((run, config))
+}
+
+/// The same, but for the precision where one is asked for here.
+pub fn open_in(path: &Path, numbers: &Numbers) -> Result<(RunDir, Config)> {
+    let (run, mut config) = open(path)?;
+    if let Some(precision) = numbers.precision {
+        config.train.precision = precision;
+    }
     Ok((run, config))
 }

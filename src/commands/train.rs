@@ -17,7 +17,7 @@ use crate::config::{
 };
 use crate::data::source::ImageSet;
 use crate::data::{DataError, Dataset, decode};
-use crate::device::{self, describe};
+use crate::device::{self, Precision, describe, precision};
 use crate::error::usage;
 use crate::method::{self, Build, METHODS, MethodEntry};
 use crate::model;
@@ -93,7 +93,8 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
         std::io::stdout().write_all(config.to_toml()?.as_bytes())?;
         return Ok(ExitStatus::Done);
     }
-    announce(entry, &set, &choices, device, ui);
+    let numbers = precision(config.train.precision, device);
+    announce(entry, &set, &choices, device, numbers, ui);
 
     // What can go wrong at once does so before the images are read.
     let network = build(&config, device)?;
@@ -130,14 +131,18 @@ fn read(set: ImageSet, config: &mut Config, strict: bool, ui: &Ui) -> Result<Dat
 fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
     let mut typed = settings(args)?;
     (typed.train.device, typed.train.threads) = (None, None);
+    typed.train.precision = None;
     if typed != Settings::default() {
         return Err(usage(
-            "--resume goes on with the run's own options: only --device, --threads and --strict \
-             can be given with it (other options need a new run)",
+            "--resume goes on with the run's own options: only --device, --threads, --precision and \
+             --strict can be given with it (other options need a new run)",
         ));
     }
     let run = RunDir::open(path)?.locked()?;
-    let config = run.config()?;
+    let mut config = run.config()?;
+    if let Some(precision) = args.numbers.precision {
+        config.train.precision = precision;
+    }
     let entry = find_method(&config.train.method)?;
     let device = device::select(args.machine.device.unwrap_or(config.train.device))?;
     device::set_threads(Some(args.machine.threads.unwrap_or(config.train.threads)));
@@ -273,13 +278,20 @@ fn find_method(name: &str) -> Result<&'static MethodEntry> {
     })
 }
 
-fn announce(entry: &MethodEntry, set: &ImageSet, choices: &[Choice], device: Device, ui: &Ui) {
+fn announce(
+    entry: &MethodEntry,
+    set: &ImageSet,
+    choices: &[Choice],
+    device: Device,
+    numbers: Precision,
+    ui: &Ui,
+) {
     let classes = match set.classes.len() {
         0 => String::new(),
         count => format!(" in {count} folders (used for evaluation only)"),
     };
     ui.heading(&format!(
-        "{}: {} images{classes}, on {}",
+        "{}: {} images{classes}, on {} in {numbers}",
         entry.name,
         set.files.len(),
         describe(device)
@@ -334,6 +346,7 @@ fn settings(args: &cli::Train) -> Result<Settings> {
             schedule: args.schedule.map(Into::into),
             seed: args.seed,
             device: args.machine.device,
+            precision: args.numbers.precision,
             threads: args.machine.threads,
             ..TrainSettings::default()
         },

@@ -7,7 +7,7 @@ use super::{
     ClusterConfig, Config, DataConfig, Keep, ModelConfig, OutputConfig, RunInfo, Schedule,
     Settings, TrainConfig,
 };
-use crate::device::{DeviceChoice, describe};
+use crate::device::{DeviceChoice, PrecisionChoice, describe};
 
 /// What the defaults look at.
 #[derive(Debug, Clone, Copy)]
@@ -194,6 +194,7 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             weight_decay: 1e-5,
             seed: 0,
             device: DeviceChoice::Auto,
+            precision: PrecisionChoice::Auto,
             threads: facts.threads,
         },
         cluster: ClusterConfig {

@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, PrecisionChoice};
 
 /// Defines a section twice: resolved, and with optional fields.
 macro_rules! section {
@@ -85,6 +85,9 @@ section! {
         weight_decay: f64,
         seed: u64,
         device: DeviceChoice,
+        /// Runs of earlier versions do not name it.
+        #[serde(default)]
+        precision: PrecisionChoice,
         threads: usize,
     }
 }

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::cluster::assigner::FeatureKind;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::augment::{self, Augmentation, ViewKey};
 use crate::data::loader::{PixelBatch, batches, equal_lengths};
-use crate::model::network::Network;
+use crate::model::network::{Frozen, Network};
 use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::random::{Purpose, key};
 
@@ -136,6 +136,7 @@ impl Context<'_> {
             .begin(Phase::Extract, "extracting features", n as u64);
         let order = (0..n as u32).collect();
         let size = extract_size(self.config.data.size);
+        let frozen = self.network.frozen();
         for batch in batches(&self.data.pixels, order, equal_lengths(n, size)) {
             if self.monitor.stopping() {
                 self.monitor.end();
@@ -147,7 +148,7 @@ impl Context<'_> {
                 View::Plain => self.plain(&batch),
                 View::Augmented => self.extraction_view(&batch),
             };
-            features.push(extract(self.network, &images, size, kind));
+            features.push(extract(&frozen, &images, size, kind));
             self.monitor.advance(count as u64);
         }
         self.monitor.end();
@@ -160,31 +161,16 @@ pub fn extract_size(size: usize) -> usize {
     (EXTRACT_PIXELS / (size * size)).clamp(16, 512)
 }
 
-/// Features `[b, d]` of images `[b, 3, s, s]` in 0..1, in evaluation mode. The batch is filled up to
-/// `size` images, so that an image's features do not depend on how many come with it: libtorch may
-/// choose another kernel for another shape, and labels must be the same in `train` and `assign`.
-pub fn extract(network: &Network, images: &Tensor, size: usize, kind: FeatureKind) -> Tensor {
-    tch::no_grad(|| {
-        let count = images.size()[0];
-        let missing = size as i64 - count;
-        let filled = if missing > 0 {
-            let mut shape = images.size();
-            shape[0] = missing;
-            Tensor::cat(
-                &[
-                    images,
-                    &Tensor::zeros(shape, (Kind::Float, images.device())),
-                ],
-                0,
-            )
-        } else {
-            images.shallow_clone()
-        };
-        let input = network.prepare(&filled);
-        let features = match kind {
-            FeatureKind::Hidden => network.hidden(&input, false),
-            FeatureKind::Activation => network.activation(&input, false),
-        };
-        features.narrow(0, 0, count).copy()
-    })
+/// Features `[b, d] f32` of images `[b, 3, s, s]` in 0..1. The batch is filled up to `size` images, so
+/// that an image's features do not depend on how many come with it: libtorch may choose another
+/// kernel for another shape, and labels must be the same in `train` and `assign`.
+pub fn extract(network: &Frozen, images: &Tensor, size: usize, kind: FeatureKind) -> Tensor {
+    let count = images.size()[0];
+    let missing = (size as i64 - count).max(0);
+    let filled = images.constant_pad_nd([0, 0, 0, 0, 0, 0, 0, missing]);
+    let features = match kind {
+        FeatureKind::Hidden => network.hidden(&filled),
+        FeatureKind::Activation => network.activation(&filled),
+    };
+    features.narrow(0, 0, count).copy()
 }

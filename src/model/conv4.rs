@@ -5,9 +5,9 @@
 //!
 //! Parameters: `blocks.{0..3}.conv.weight`, `blocks.{0..3}.bn.{weight,bias,running_mean,running_var}`.
 
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
-use super::layers::{Bias, ConvBn, Window, batch_norm, conv};
+use super::layers::{Bias, ConvBn, Window, max_pool};
 use super::{Backbone, BackboneEntry, Shape};
 
 /// The registry entry.
@@ -26,6 +26,11 @@ const CONV_3X3: Window = Window {
     kernel: 3,
     stride: 1,
     padding: 1,
+};
+const HALVING: Window = Window {
+    kernel: 2,
+    stride: 2,
+    padding: 0,
 };
 
 /// How many of the blocks, from the first, end in a pooling that halves the side; the
@@ -49,10 +54,13 @@ impl Conv4 {
             .map(|i| {
                 let path = path / "blocks" / i;
                 let c_in = if i == 0 { shape.in_channels } else { FILTERS };
-                ConvBn {
-                    conv: conv(&path / "conv", c_in, FILTERS, CONV_3X3, Bias::None),
-                    bn: batch_norm(&path / "bn", FILTERS),
-                }
+                ConvBn::new(
+                    &path / "conv",
+                    &path / "bn",
+                    (c_in, FILTERS),
+                    CONV_3X3,
+                    Bias::None,
+                )
             })
             .collect();
         Self {
@@ -75,9 +83,8 @@ impl Backbone for Conv4 {
         for (i, block) in self.blocks.iter().enumerate() {
             map = block.forward(&map, train);
             if i < POOLED_BLOCKS {
-                map = map
-                    .relu_()
-                    .max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false);
+                // The ReLU of the largest is the largest ReLU, on a quarter of the numbers.
+                map = max_pool(&map, HALVING).relu_();
             }
         }
         map
@@ -93,6 +100,13 @@ impl Backbone for Conv4 {
 
     fn activate(&self, hidden: &Tensor) -> Tensor {
         hidden.relu()
+    }
+
+    fn folded(&self, kind: Kind) -> Box<dyn Backbone> {
+        Box::new(Self {
+            blocks: self.blocks.iter().map(|block| block.folded(kind)).collect(),
+            shape: self.shape,
+        })
     }
 
     fn channels(&self) -> i64 {

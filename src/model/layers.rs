@@ -1,8 +1,8 @@
 //! Layers as the papers initialise them, where tch's defaults differ.
 
+use tch::nn::ModuleT;
 use tch::nn::init::{FanInOut, NonLinearity, NormalOrUniform};
-use tch::nn::{Module, ModuleT};
-use tch::{Tensor, nn};
+use tch::{Device, Kind, Tensor, nn};
 
 /// N(0, sqrt(2 / (k² c_out))): He et al., "Delving Deep into Rectifiers",
 /// <https://arxiv.org/abs/1502.01852>, with the fan of the outputs. Both torchvision
@@ -12,6 +12,9 @@ const CONV_INIT: nn::Init = nn::Init::Kaiming {
     fan: FanInOut::FanOut,
     non_linearity: NonLinearity::ReLU,
 };
+
+/// What batch norm adds to the variance.
+const NORM_EPSILON: f64 = 1e-5;
 
 /// Standard deviation of a linear layer's initial weights, in DeepCluster, SeLa and
 /// torchvision's VGG.
@@ -35,42 +38,132 @@ pub enum Bias {
 
 /// Batch norm over `channels` that starts as the identity (scale 1, shift 0), as in
 /// PyTorch since 1.0; tch would draw the scale from U(0, 1).
-pub fn batch_norm(path: nn::Path, channels: i64) -> nn::BatchNorm {
+fn batch_norm(path: nn::Path, channels: i64) -> nn::BatchNorm {
     let config = nn::BatchNormConfig {
         ws_init: nn::Init::Const(1.),
         bs_init: nn::Init::Const(0.),
-        eps: 1e-5,
+        eps: NORM_EPSILON,
         momentum: 0.1,
         ..Default::default()
     };
     nn::batch_norm2d(path, channels, config)
 }
 
-/// A convolution and the batch norm behind it.
+/// A convolution and the batch norm behind it. It computes in the kind of the map that it is given;
+/// its parameters and batch norm's statistics stay f32.
 #[derive(Debug)]
 pub struct ConvBn {
-    pub conv: nn::Conv2D,
-    pub bn: nn::BatchNorm,
+    /// `[c_out, c_in, k, k]`
+    weight: Tensor,
+    /// `[c_out]`
+    bias: Option<Tensor>,
+    window: Window,
+    /// None once it is folded into the convolution.
+    norm: Option<nn::BatchNorm>,
 }
 
 impl ConvBn {
-    /// Map `[b, c_out, h', w']` of a map `[b, c_in, h, w]`.
+    /// From `c_in` to `c_out` channels, weights N(0, sqrt(2 / (k² c_out))) under `conv`, batch norm
+    /// under `norm`.
+    pub fn new(
+        conv: nn::Path,
+        norm: nn::Path,
+        (c_in, c_out): (i64, i64),
+        window: Window,
+        bias: Bias,
+    ) -> Self {
+        let shape = [c_out, c_in, window.kernel, window.kernel];
+        Self {
+            bias: (bias == Bias::Zero).then(|| conv.var("bias", &[c_out], nn::Init::Const(0.))),
+            weight: conv.var("weight", &shape, CONV_INIT),
+            window,
+            norm: Some(batch_norm(norm, c_out)),
+        }
+    }
+
+    /// Map `[b, c_out, h', w']` of a map `[b, c_in, h, w]`, in its kind.
     pub fn forward(&self, map: &Tensor, train: bool) -> Tensor {
-        self.bn.forward_t(&self.conv.forward(map), train)
+        let Window {
+            stride, padding, ..
+        } = self.window;
+        let kind = map.kind();
+        let bias = self.bias.as_ref().map(|bias| bias.to_kind(kind));
+        let map = map.conv2d(
+            &self.weight.to_kind(kind),
+            bias,
+            [stride; 2],
+            [padding; 2],
+            [1, 1],
+            1,
+        );
+        match &self.norm {
+            Some(norm) => norm.forward_t(&map, train),
+            None => map,
+        }
+    }
+
+    /// The same function at evaluation as one convolution, for maps of `kind`: batch norm's scale
+    /// and shift, which its running statistics fix, are folded into weights and bias.
+    pub fn folded(&self, kind: Kind) -> Self {
+        let Some(norm) = &self.norm else {
+            return Self {
+                weight: self.weight.to_kind(kind),
+                bias: self.bias.as_ref().map(|bias| bias.to_kind(kind)),
+                window: self.window,
+                norm: None,
+            };
+        };
+        tch::no_grad(|| {
+            let mut scale = (&norm.running_var + NORM_EPSILON).rsqrt();
+            if let Some(weight) = &norm.ws {
+                scale *= weight;
+            }
+            let mean = match &self.bias {
+                Some(bias) => &norm.running_mean - bias,
+                None => norm.running_mean.shallow_clone(),
+            };
+            let shift = match &norm.bs {
+                Some(shift) => shift - mean * &scale,
+                None => -mean * &scale,
+            };
+            Self {
+                weight: (&self.weight * scale.view([-1, 1, 1, 1])).to_kind(kind),
+                bias: Some(shift.to_kind(kind)),
+                window: self.window,
+                norm: None,
+            }
+        })
     }
 }
 
-/// Convolution from `c_in` to `c_out` channels, weights N(0, sqrt(2 / (k² c_out))).
-pub fn conv(path: nn::Path, c_in: i64, c_out: i64, window: Window, bias: Bias) -> nn::Conv2D {
-    let config = nn::ConvConfig {
-        stride: window.stride,
-        padding: window.padding,
-        bias: bias == Bias::Zero,
-        ws_init: CONV_INIT,
-        bs_init: nn::Init::Const(0.),
-        ..Default::default()
-    };
-    nn::conv2d(path, c_in, c_out, window.kernel, config)
+/// The largest value in each window of a map `[b, c, h, w]`.
+pub fn max_pool(map: &Tensor, window: Window) -> Tensor {
+    let Window {
+        kernel,
+        stride,
+        padding,
+    } = window;
+    // libtorch's pooling also finds where each maximum lies, which costs several times as much as
+    // the maximum; without gradients nobody asks.
+    let quick = padding == 0 && map.device() == Device::Cpu && !map.requires_grad();
+    if !quick {
+        return map.max_pool2d([kernel; 2], [stride; 2], [padding; 2], [1, 1], false);
+    }
+    [2, 3].iter().fold(map.shallow_clone(), |map, &dim| {
+        let windows = (map.size()[dim] - kernel) / stride + 1;
+        let lines = |offset: i64| {
+            let end = offset + (windows - 1) * stride + 1;
+            map.slice(dim as i64, offset, end, stride)
+        };
+        (1..kernel).fold(lines(0), |most, offset| most.maximum(&lines(offset)))
+    })
+}
+
+/// `layer` of `features` `[b, d_in]`, in their kind.
+pub fn linear_in_kind(features: &Tensor, layer: &nn::Linear) -> Tensor {
+    let kind = features.kind();
+    let bias = layer.bs.as_ref().map(|bias| bias.to_kind(kind));
+    features.linear(&layer.ws.to_kind(kind), bias)
 }
 
 /// Linear layer from `d_in` to `d_out`, weights N(0, 0.01), bias 0.

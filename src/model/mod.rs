@@ -15,12 +15,13 @@ mod sobel;
 pub mod vgg;
 pub mod weights;
 
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 pub use heads::{LinearHead, MultiHead};
 pub use sobel::sobel;
 
-/// A network without its classification head. All tensors are f32, images are NCHW.
+/// A network without its classification head. Images are NCHW; their kind, f32 or bf16, is that of
+/// all that is computed from them, while parameters and batch norm's statistics are f32.
 ///
 /// `train` chooses batch statistics and dropout (`true`) or running statistics and
 /// no dropout (`false`); gradients are recorded either way, so extraction belongs
@@ -39,6 +40,10 @@ pub trait Backbone: std::fmt::Debug + Send {
     fn activate(&self, hidden: &Tensor) -> Tensor {
         hidden.shallow_clone()
     }
+
+    /// The same network for inference alone, in `kind`, with batch norm folded into the convolutions
+    /// before it. It does not follow when this one learns.
+    fn folded(&self, kind: Kind) -> Box<dyn Backbone>;
 
     /// Channels of [`feature_map`](Self::feature_map).
     fn channels(&self) -> i64;

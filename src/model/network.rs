@@ -2,69 +2,44 @@
 
 use std::path::Path;
 
-use tch::{Device, Tensor, nn};
+use tch::{Device, Kind, Tensor, nn};
 
 use super::weights::{self, LoadReport, WeightsError};
 use super::{Backbone, BackboneEntry, Shape, ShapeError, sobel};
+use crate::device::Precision;
 
 /// Mean and deviation of ImageNet's R, G and B in 0..1: torchvision's normalisation, so that its
 /// weights can be used and ours can be used there.
 pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 pub const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// A feature extractor for images in 0..1.
+/// What is done to images before the backbone sees them.
 #[derive(Debug)]
-pub struct Network {
-    /// The backbone's parameters and running statistics, under torchvision's names.
-    pub store: nn::VarStore,
-    pub backbone: Box<dyn Backbone>,
+struct Input {
     sobel: bool,
+    /// What the backbone computes in.
+    kind: Kind,
     /// `[1, 3, 1, 1]`
     scale: Tensor,
     shift: Tensor,
 }
 
-impl Network {
-    /// A network with random weights for inputs of `size` x `size` pixels; call
-    /// `tch::manual_seed` before.
-    ///
-    /// # Errors
-    /// A size too small for the architecture.
-    pub fn new(
-        entry: &BackboneEntry,
-        size: usize,
-        sobel: bool,
-        device: Device,
-    ) -> Result<Self, ShapeError> {
-        let store = nn::VarStore::new(device);
-        let shape = Shape {
-            size: size as i64,
-            in_channels: if sobel { 2 } else { 3 },
-        };
-        let backbone = entry.build(&store.root(), &shape)?;
+impl Input {
+    fn new(sobel: bool, kind: Kind, device: Device) -> Self {
         let channel = |values: [f32; 3]| {
             Tensor::from_slice(&values)
                 .view([1, 3, 1, 1])
                 .to_device(device)
         };
-        Ok(Self {
-            backbone,
-            store,
+        Self {
             sobel,
+            kind,
             scale: channel(DEVIATION.map(f32::recip)),
             shift: channel([0, 1, 2].map(|c| -MEAN[c] / DEVIATION[c])),
-        })
+        }
     }
 
-    /// Copies weights from a `.safetensors` (or `.pt`) file into the backbone.
-    pub fn load(&self, path: &Path) -> Result<LoadReport, WeightsError> {
-        let file = weights::read(path)?;
-        weights::load_into(&weights::named_variables(&self.store), &file.tensors, path)
-    }
-
-    /// The input that the backbone sees: images `[b, 3, s, s] f32` in 0..1, normalised, and reduced
-    /// to edges where the network was made for them.
-    pub fn prepare(&self, images: &Tensor) -> Tensor {
+    fn prepare(&self, images: &Tensor) -> Tensor {
         let normalised = images * &self.scale + &self.shift;
         let input = if self.sobel {
             sobel(&normalised)
@@ -74,20 +49,88 @@ impl Network {
         // libtorch's channels-last order (NHWC in memory), which convolutions keep from layer to
         // layer: a training epoch of conv4 takes 67 s with it and 88 s without, on two cores.
         input
+            .to_kind(self.kind)
             .permute([0, 2, 3, 1])
             .contiguous()
             .permute([0, 3, 1, 2])
     }
+}
 
-    /// The last hidden layer before its ReLU `[b, d]` of a prepared input.
-    pub fn hidden(&self, input: &Tensor, train: bool) -> Tensor {
-        self.backbone
-            .hidden(&self.backbone.feature_map(input, train), train)
+/// A feature extractor for images in 0..1.
+#[derive(Debug)]
+pub struct Network {
+    /// The backbone's parameters and running statistics, under torchvision's names.
+    pub store: nn::VarStore,
+    pub backbone: Box<dyn Backbone>,
+    input: Input,
+}
+
+impl Network {
+    /// A network with random weights for inputs of `size` x `size` pixels, computing in
+    /// `precision`; call `tch::manual_seed` before.
+    ///
+    /// # Errors
+    /// A size too small for the architecture.
+    pub fn new(
+        entry: &BackboneEntry,
+        size: usize,
+        sobel: bool,
+        device: Device,
+        precision: Precision,
+    ) -> Result<Self, ShapeError> {
+        let store = nn::VarStore::new(device);
+        let shape = Shape {
+            size: size as i64,
+            in_channels: if sobel { 2 } else { 3 },
+        };
+        let backbone = entry.build(&store.root(), &shape)?;
+        Ok(Self {
+            backbone,
+            store,
+            input: Input::new(sobel, precision.kind(), device),
+        })
     }
 
-    /// What a head sees `[b, d]` of a prepared input.
+    /// Copies weights from a `.safetensors` (or `.pt`) file into the backbone.
+    pub fn load(&self, path: &Path) -> Result<LoadReport, WeightsError> {
+        let file = weights::read(path)?;
+        weights::load_into(&weights::named_variables(&self.store), &file.tensors, path)
+    }
+
+    /// The input that the backbone sees: images `[b, 3, s, s] f32` in 0..1, normalised, reduced to
+    /// edges where the network was made for them, and in the kind that it computes in.
+    pub fn prepare(&self, images: &Tensor) -> Tensor {
+        self.input.prepare(images)
+    }
+
+    /// The last hidden layer before its ReLU `[b, d] f32` of a prepared input.
+    pub fn hidden(&self, input: &Tensor, train: bool) -> Tensor {
+        let map = self.backbone.feature_map(input, train);
+        self.backbone.hidden(&map, train).to_kind(Kind::Float)
+    }
+
+    /// What a head sees `[b, d] f32` of a prepared input.
     pub fn activation(&self, input: &Tensor, train: bool) -> Tensor {
         self.backbone.activate(&self.hidden(input, train))
+    }
+
+    /// The network as it is now, for inference alone.
+    pub fn frozen(&self) -> Frozen {
+        let Input {
+            sobel,
+            kind,
+            scale,
+            shift,
+        } = &self.input;
+        Frozen {
+            backbone: self.backbone.folded(*kind),
+            input: Input {
+                sobel: *sobel,
+                kind: *kind,
+                scale: scale.shallow_clone(),
+                shift: shift.shallow_clone(),
+            },
+        }
     }
 
     /// Width of the hidden layer.
@@ -97,5 +140,39 @@ impl Network {
 
     pub fn device(&self) -> Device {
         self.store.device()
+    }
+}
+
+/// A network that no longer learns: batch norm is folded into the convolutions, weights are in the
+/// kind that they are used in.
+#[derive(Debug)]
+pub struct Frozen {
+    backbone: Box<dyn Backbone>,
+    input: Input,
+}
+
+impl Frozen {
+    /// The last hidden layer before its ReLU `[b, d] f32` of images `[b, 3, s, s] f32` in 0..1.
+    pub fn hidden(&self, images: &Tensor) -> Tensor {
+        tch::no_grad(|| {
+            let map = self
+                .backbone
+                .feature_map(&self.input.prepare(images), false);
+            self.backbone.hidden(&map, false).to_kind(Kind::Float)
+        })
+    }
+
+    /// What a head sees `[b, d] f32` of images `[b, 3, s, s] f32` in 0..1.
+    pub fn activation(&self, images: &Tensor) -> Tensor {
+        tch::no_grad(|| self.backbone.activate(&self.hidden(images)))
+    }
+
+    /// Width of the hidden layer.
+    pub fn dim(&self) -> i64 {
+        self.backbone.dim()
+    }
+
+    pub fn device(&self) -> Device {
+        self.input.scale.device()
     }
 }

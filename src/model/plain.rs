@@ -1,10 +1,9 @@
 //! Networks without shortcuts: a stack of convolutions, then two hidden layers of 4096.
 //! AlexNet and VGG are tables for it.
 
-use tch::nn::Module;
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
-use super::layers::{Bias, ConvBn, Window, batch_norm, conv, linear};
+use super::layers::{Bias, ConvBn, Window, linear, linear_in_kind, max_pool};
 use super::{Backbone, Shape};
 
 const HIDDEN: i64 = 4096;
@@ -65,10 +64,13 @@ impl Plain {
         for &row in table.features {
             match row {
                 Row::Conv { filters, window } => {
-                    features.push(Layer::Conv(Box::new(ConvBn {
-                        conv: conv(&names / index, channels, filters, window, Bias::Zero),
-                        bn: batch_norm(&names / (index + 1), filters),
-                    })));
+                    features.push(Layer::Conv(Box::new(ConvBn::new(
+                        &names / index,
+                        &names / (index + 1),
+                        (channels, filters),
+                        window,
+                        Bias::Zero,
+                    ))));
                     channels = filters;
                     index += 3;
                 }
@@ -101,14 +103,13 @@ impl Plain {
 impl Backbone for Plain {
     fn feature_map(&self, images: &Tensor, train: bool) -> Tensor {
         let mut map = images.shallow_clone();
-        for layer in &self.features {
-            map = match layer {
-                Layer::Conv(layer) => layer.forward(&map, train).relu_(),
-                Layer::MaxPool(Window {
-                    kernel,
-                    stride,
-                    padding,
-                }) => map.max_pool2d([*kernel; 2], [*stride; 2], [*padding; 2], [1, 1], false),
+        let mut layers = self.features.iter().peekable();
+        while let Some(layer) = layers.next() {
+            map = match (layer, layers.peek()) {
+                // The ReLU of the largest is the largest ReLU, on fewer numbers.
+                (Layer::Conv(layer), Some(Layer::MaxPool(_))) => layer.forward(&map, train),
+                (Layer::Conv(layer), _) => layer.forward(&map, train).relu_(),
+                (Layer::MaxPool(window), _) => max_pool(&map, *window).relu_(),
             };
         }
         map
@@ -119,14 +120,33 @@ impl Backbone for Plain {
         let pooled = map
             .adaptive_avg_pool2d([self.pooled_side; 2])
             .flatten(1, -1);
-        let hidden = first
-            .forward(&pooled.dropout(DROPOUT, train && *first_dropout))
-            .relu_();
-        second.forward(&hidden.dropout(DROPOUT, train && *second_dropout))
+        let seen = pooled.dropout(DROPOUT, train && *first_dropout);
+        let hidden = linear_in_kind(&seen, first).relu_();
+        linear_in_kind(&hidden.dropout(DROPOUT, train && *second_dropout), second)
     }
 
     fn activate(&self, hidden: &Tensor) -> Tensor {
         hidden.relu()
+    }
+
+    fn folded(&self, kind: Kind) -> Box<dyn Backbone> {
+        let features = self.features.iter().map(|layer| match layer {
+            Layer::Conv(layer) => Layer::Conv(Box::new(layer.folded(kind))),
+            Layer::MaxPool(window) => Layer::MaxPool(*window),
+        });
+        let linear = |(layer, dropout): &(nn::Linear, bool)| {
+            let in_kind = |tensor: &Tensor| tensor.detach().to_kind(kind);
+            let layer = nn::Linear {
+                ws: in_kind(&layer.ws),
+                bs: layer.bs.as_ref().map(in_kind),
+            };
+            (layer, *dropout)
+        };
+        Box::new(Self {
+            features: features.collect(),
+            classifier: self.classifier.each_ref().map(linear),
+            ..*self
+        })
     }
 
     fn channels(&self) -> i64 {

@@ -11,9 +11,9 @@
 //! no pooling) under the same names; such a `conv1.weight` is `[64, c, 3, 3]` and does
 //! not fit torchvision's 7x7 one.
 
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
-use super::layers::{Bias, ConvBn, Window, batch_norm, conv};
+use super::layers::{Bias, ConvBn, Window, max_pool};
 use super::{Backbone, BackboneEntry, Shape};
 
 const PAPER: &str =
@@ -85,14 +85,13 @@ impl BlockKind {
     }
 }
 
-/// A square convolution without bias whose padding keeps the side at stride 1.
-fn same_conv(path: nn::Path, c_in: i64, c_out: i64, kernel: i64, stride: i64) -> nn::Conv2D {
-    let window = Window {
+/// A square window whose padding keeps the side at stride 1.
+fn same(kernel: i64, stride: i64) -> Window {
+    Window {
         kernel,
         stride,
         padding: kernel / 2,
-    };
-    conv(path, c_in, c_out, window, Bias::None)
+    }
 }
 
 #[derive(Debug)]
@@ -109,24 +108,32 @@ impl Block {
             .into_iter()
             .zip(1..)
             .map(|((c_out, kernel, stride), i)| {
-                let layer = ConvBn {
-                    conv: same_conv(path / format!("conv{i}"), c, c_out, kernel, stride),
-                    bn: batch_norm(path / format!("bn{i}"), c_out),
-                };
+                let layer = ConvBn::new(
+                    path / format!("conv{i}"),
+                    path / format!("bn{i}"),
+                    (c, c_out),
+                    same(kernel, stride),
+                    Bias::None,
+                );
                 c = c_out;
                 layer
             })
             .collect();
         let downsample = (stride != 1 || c_in != c).then(|| {
             let path = path / "downsample";
-            ConvBn {
-                conv: same_conv(&path / 0, c_in, c, 1, stride),
-                bn: batch_norm(&path / 1, c),
-            }
+            ConvBn::new(&path / 0, &path / 1, (c_in, c), same(1, stride), Bias::None)
         });
         Self {
             residual,
             downsample,
+        }
+    }
+
+    fn folded(&self, kind: Kind) -> Self {
+        let residual = self.residual.iter().map(|layer| layer.folded(kind));
+        Self {
+            residual: residual.collect(),
+            downsample: self.downsample.as_ref().map(|layer| layer.folded(kind)),
         }
     }
 
@@ -159,10 +166,13 @@ impl ResNet {
     fn new(path: &nn::Path, shape: &Shape, kind: BlockKind, depths: [usize; 4]) -> Self {
         let small_stem = shape.size <= SMALL_STEM_SIZE;
         let (kernel, stride) = if small_stem { (3, 1) } else { (7, 2) };
-        let stem = ConvBn {
-            conv: same_conv(path / "conv1", shape.in_channels, 64, kernel, stride),
-            bn: batch_norm(path / "bn1", 64),
-        };
+        let stem = ConvBn::new(
+            path / "conv1",
+            path / "bn1",
+            (shape.in_channels, 64),
+            same(kernel, stride),
+            Bias::None,
+        );
         let mut channels = 64;
         let mut blocks = Vec::with_capacity(depths.iter().sum());
         for (stage, (depth, width)) in depths.into_iter().zip([64, 128, 256, 512]).enumerate() {
@@ -185,10 +195,11 @@ impl ResNet {
 
 impl Backbone for ResNet {
     fn feature_map(&self, images: &Tensor, train: bool) -> Tensor {
-        let mut map = self.stem.forward(images, train).relu_();
+        let mut map = self.stem.forward(images, train);
         if !self.small_stem {
-            map = map.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
+            map = max_pool(&map, same(3, 2));
         }
+        map = map.relu_();
         for block in &self.blocks {
             map = block.forward(&map, train);
         }
@@ -196,7 +207,15 @@ impl Backbone for ResNet {
     }
 
     fn hidden(&self, map: &Tensor, _train: bool) -> Tensor {
-        map.adaptive_avg_pool2d([1, 1]).flatten(1, -1)
+        map.mean_dim([2_i64, 3].as_slice(), false, Kind::Float)
+    }
+
+    fn folded(&self, kind: Kind) -> Box<dyn Backbone> {
+        Box::new(Self {
+            stem: self.stem.folded(kind),
+            blocks: self.blocks.iter().map(|block| block.folded(kind)).collect(),
+            ..*self
+        })
     }
 
     fn channels(&self) -> i64 {

@@ -1,0 +1,128 @@
+//! Networks at work: frozen for inference, and in bf16.
+
+use std::sync::Mutex;
+
+use ssl_cluster::device::Precision;
+use ssl_cluster::model::network::Network;
+use ssl_cluster::model::weights::named_variables;
+use ssl_cluster::model::{BACKBONES, BackboneEntry};
+use tch::{Device, Kind, Tensor};
+
+/// The smallest size at which every backbone works as at its usual one: AlexNet pools to 6 x 6.
+fn size_of(name: &str) -> usize {
+    match name {
+        "alexnet" => 100,
+        "conv4" => 28,
+        _ => 33,
+    }
+}
+
+/// A network whose batch norms have seen other than the initial statistics; the same each time.
+fn network(entry: &BackboneEntry, precision: Precision) -> Network {
+    // libtorch has one generator for all threads.
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    let _alone = GENERATOR.lock();
+    tch::set_num_threads(2);
+    tch::manual_seed(7);
+    let size = size_of(entry.name);
+    let network = Network::new(entry, size, false, Device::Cpu, precision).unwrap();
+    tch::no_grad(|| {
+        for (name, mut variable) in named_variables(&network.store) {
+            if name.ends_with("running_var") {
+                let _ = variable.uniform_(0.5, 2.0);
+            } else if name.ends_with("running_mean") || name.ends_with("bias") {
+                let _ = variable.uniform_(-0.2, 0.2);
+            }
+        }
+    });
+    network
+}
+
+fn images(entry: &BackboneEntry, count: i64) -> Tensor {
+    let size = size_of(entry.name) as i64;
+    let count_of_numbers = count * 3 * size * size;
+    let numbers = Tensor::arange(count_of_numbers, (Kind::Float, Device::Cpu));
+    ((numbers * 0.37).sin() * 0.5 + 0.5).view([count, 3, size, size])
+}
+
+/// ‖a − b‖ / ‖b‖
+fn distance(a: &Tensor, b: &Tensor) -> f64 {
+    (a - b).norm().double_value(&[]) / b.norm().double_value(&[])
+}
+
+#[test]
+fn a_frozen_network_answers_as_the_one_that_it_came_from() {
+    for entry in BACKBONES {
+        let network = network(entry, Precision::F32);
+        let images = images(entry, 3);
+        let prepared = network.prepare(&images);
+        let frozen = network.frozen();
+        let (hidden, activation) = tch::no_grad(|| {
+            (
+                network.hidden(&prepared, false),
+                network.activation(&prepared, false),
+            )
+        });
+        assert_eq!(hidden.size(), [3, network.dim()]);
+        let off = distance(&frozen.hidden(&images), &hidden);
+        assert!(off < 1e-4, "{}: {off}", entry.name);
+        let off = distance(&frozen.activation(&images), &activation);
+        assert!(off < 1e-4, "{}: {off}", entry.name);
+    }
+}
+
+#[test]
+fn a_frozen_network_does_not_follow_when_the_other_learns() {
+    let entry = ssl_cluster::model::find("conv4").unwrap();
+    let network = network(entry, Precision::F32);
+    let images = images(entry, 2);
+    let frozen = network.frozen();
+    let before = frozen.hidden(&images);
+    tch::no_grad(|| {
+        for mut variable in network.store.trainable_variables() {
+            variable *= 2.0;
+        }
+    });
+    assert_eq!(frozen.hidden(&images), before);
+    assert!(distance(&network.frozen().hidden(&images), &before) > 0.1);
+}
+
+#[test]
+fn bf16_answers_as_f32_but_for_its_rounding_and_gives_f32_features() {
+    for entry in BACKBONES {
+        let images = images(entry, 3);
+        let exact = network(entry, Precision::F32).frozen().hidden(&images);
+        let rounded = network(entry, Precision::Bf16).frozen().hidden(&images);
+        assert_eq!(rounded.kind(), Kind::Float);
+        let off = distance(&rounded, &exact);
+        // One rounding is 2⁻⁹; it adds up over the layers.
+        assert!(off > 0.0 && off < 0.05, "{}: {off}", entry.name);
+    }
+}
+
+#[test]
+fn in_bf16_parameters_gradients_and_batch_statistics_stay_f32() {
+    let entry = ssl_cluster::model::find("conv4").unwrap();
+    let images = images(entry, 32);
+    let step = |precision| {
+        let network = network(entry, precision);
+        let features = network.activation(&network.prepare(&images), true);
+        let weights = Tensor::arange(network.dim(), (Kind::Float, Device::Cpu)).sin();
+        (features * weights).mean(Kind::Float).backward();
+        network
+    };
+    let (exact, rounded) = (step(Precision::F32), step(Precision::Bf16));
+    let pairs = named_variables(&exact.store)
+        .into_iter()
+        .zip(named_variables(&rounded.store));
+    for ((name, exact), (_, rounded)) in pairs {
+        assert_eq!(rounded.kind(), Kind::Float, "{name}");
+        let off = if rounded.requires_grad() {
+            assert_eq!(rounded.grad().kind(), Kind::Float, "{name}");
+            distance(&rounded.grad(), &exact.grad())
+        } else {
+            distance(&rounded, &exact)
+        };
+        assert!(off < 0.1, "{name}: {off}");
+    }
+}
