@@ -105,6 +105,12 @@ pub struct Train {
     /// Share of the views that lose their colours
     #[arg(long, value_name = "SHARE")]
     pub greyscale: Option<f64>,
+    /// Share of the views that are blurred
+    #[arg(long, value_name = "SHARE")]
+    pub blur: Option<f64>,
+    /// Share of the views whose bright values are turned to dark ones
+    #[arg(long, value_name = "SHARE")]
+    pub solarise: Option<f64>,
     /// Do not mirror images (for text, or where left and right differ)
     #[arg(long)]
     pub no_flip: bool,

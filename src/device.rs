@@ -1,10 +1,12 @@
 //! Where the computation runs: CUDA found at run time, threads, memory.
 
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::str::FromStr;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 /// What the user asked for with `--device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -296,6 +298,52 @@ fn machine_memory() -> Option<u64> {
         .parse::<u64>()
         .ok()
         .map(|kib| kib * 1024)
+}
+
+/// The numbers of a contiguous CPU tensor of that kind, in their order in memory.
+///
+/// # Panics
+/// When the tensor is another one.
+#[allow(unsafe_code)]
+pub fn numbers<T: tch::kind::Element>(tensor: &Tensor) -> &[T] {
+    let fits = tensor.device() == Device::Cpu && tensor.kind() == T::KIND && tensor.is_contiguous();
+    assert!(fits, "not a contiguous {:?} tensor on the CPU", T::KIND);
+    match tensor.numel() {
+        0 => &[],
+        // SAFETY: the memory holds `count` numbers of this kind one after the other, for as long as
+        // the tensor, which is borrowed.
+        count => unsafe { std::slice::from_raw_parts(tensor.data_ptr() as *const T, count) },
+    }
+}
+
+/// A CPU tensor of `shape` `[n, ...]` whose rows `fill` writes, in parallel: it is given the number of
+/// a row and the row, all zeros. The numbers are written where they stay, which for a batch of
+/// images of 224 pixels saves a copy of 150 MB.
+#[allow(unsafe_code)]
+pub fn filled_rows<T>(shape: &[i64], fill: impl Fn(usize, &mut [T]) + Sync) -> Tensor
+where
+    T: tch::kind::Element + Copy + Send,
+{
+    let tensor = Tensor::empty(shape, (T::KIND, Device::Cpu));
+    let width: usize = shape[1..].iter().map(|&length| length as usize).product();
+    let count = tensor.numel();
+    if count == 0 {
+        return tensor;
+    }
+    // SAFETY: the tensor is new, contiguous and known to nobody else; its memory holds `count`
+    // numbers of this kind, which need not be initialised to be `MaybeUninit`.
+    let places =
+        unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr() as *mut MaybeUninit<T>, count) };
+    places
+        .par_chunks_exact_mut(width)
+        .enumerate()
+        .for_each(|(row, places)| {
+            places.fill(MaybeUninit::new(T::ZERO));
+            // SAFETY: all of this row was initialised in the line before.
+            let numbers = unsafe { &mut *(std::ptr::from_mut(places) as *mut [T]) };
+            fill(row, numbers);
+        });
+    tensor
 }
 
 /// A device's name in messages.

@@ -248,6 +248,8 @@ fn augmentation() -> Augmentation {
         flip: true,
         jitter: Some([0.4, 0.4, 0.4, 0.1]),
         greyscale: 0.2,
+        blur: 0.5,
+        solarise: 0.2,
     }
 }
 
@@ -296,6 +298,8 @@ fn without_changes_a_view_is_the_image() {
         flip: false,
         jitter: None,
         greyscale: 0.0,
+        blur: 0.0,
+        solarise: 0.0,
         ..augmentation()
     };
     let view = none.apply(&images, &[0, 1, 2], KEY);
@@ -312,6 +316,8 @@ fn half_of_the_views_are_mirrored_and_a_fifth_is_grey() {
         crop_scale: [1.0, 1.0],
         crop_ratio: [1.0, 1.0],
         jitter: None,
+        blur: 0.0,
+        solarise: 0.0,
         ..augmentation()
     };
     let views = whole.apply(&images, &rows, KEY);
@@ -345,6 +351,8 @@ fn jitter_stays_in_range_and_turns_hue_as_hsv_does() {
         flip: false,
         greyscale: 0.0,
         jitter: Some([0.0, 0.0, 0.0, 0.5]),
+        blur: 0.0,
+        solarise: 0.0,
         ..augmentation()
     };
     let turned = hue.apply(&images, &rows, KEY);

@@ -329,6 +329,8 @@ fn settings(args: &cli::Train) -> Result<Settings> {
             flip: args.no_flip.then_some(false),
             jitter: args.jitter,
             greyscale: args.greyscale,
+            blur: args.blur,
+            solarise: args.solarise,
             ..DataSettings::default()
         },
         model: ModelSettings {

@@ -178,6 +178,8 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             flip: true,
             jitter: 0.0,
             greyscale: 0.0,
+            blur: 0.0,
+            solarise: 0.0,
             sobel: false,
         },
         model: ModelConfig {

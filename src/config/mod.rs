@@ -58,6 +58,12 @@ section! {
         jitter: f64,
         /// Probability of greyscale.
         greyscale: f64,
+        /// Probability of a Gaussian blur.
+        #[serde(default)]
+        blur: f64,
+        /// Probability that bright values are turned to dark ones.
+        #[serde(default)]
+        solarise: f64,
         /// Edges instead of colours: two Sobel filters on the grey image.
         sobel: bool,
     }
@@ -295,8 +301,11 @@ impl Config {
                 "--crop-scale must lie in 0..1, not {low} to {high}"
             ));
         }
-        if !(0.0..=1.0).contains(&data.greyscale) || !(0.0..=1.0).contains(&data.jitter) {
-            return Err("--jitter and --greyscale must lie between 0 and 1".into());
+        let shares = [data.jitter, data.greyscale, data.blur, data.solarise];
+        if shares.iter().any(|share| !(0.0..=1.0).contains(share)) {
+            return Err(
+                "--jitter, --greyscale, --blur and --solarise must lie between 0 and 1".into(),
+            );
         }
         if !(0.0..1.0).contains(&train.momentum) || train.weight_decay < 0.0 {
             return Err("momentum must lie in 0..1 and weight decay must not be negative".into());

@@ -95,6 +95,8 @@ impl Context<'_> {
             jitter: (data.jitter > 0.0)
                 .then(|| [data.jitter, data.jitter, data.jitter, data.jitter.min(0.5)]),
             greyscale: data.greyscale,
+            blur: data.blur,
+            solarise: data.solarise,
         }
     }
 

@@ -1,0 +1,187 @@
+//! Views of a whole batch by operations on tensors: for devices to which many small steps are slow.
+
+use tch::{Kind, Tensor};
+
+use super::{LUMINANCE, Operation, Recipe, SOLARISE_FROM, blur_radius, blur_weights, to_unit};
+
+/// See [`super::cook`]. Memory is that of a few batches.
+pub(super) fn cook(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
+    let mut views = crops(pixels, recipes, size);
+    let steps = recipes.iter().map(|recipe| recipe.operations.len()).max();
+    for step in 0..steps.unwrap_or(0) {
+        for kind in KINDS {
+            views = change_some(views, recipes, step, kind);
+        }
+    }
+    views
+}
+
+/// Crop, resize and mirror by one `grid_sample`.
+fn crops(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
+    const BILINEAR: i64 = 0;
+    const BORDER: i64 = 1;
+    let images = to_unit(pixels);
+    let (b, side) = (recipes.len() as i64, pixels.size()[1] as f64);
+    // Row-major 2x3 matrices from output to input coordinates in [-1, 1].
+    let affine: Vec<f32> = recipes
+        .iter()
+        .flat_map(|recipe| {
+            let crop = &recipe.crop;
+            let mirror = if crop.mirror { -1.0 } else { 1.0 };
+            [
+                mirror * crop.width / side,
+                0.0,
+                (2.0 * crop.left + crop.width) / side - 1.0,
+                0.0,
+                crop.height / side,
+                (2.0 * crop.top + crop.height) / side - 1.0,
+            ]
+        })
+        .map(|value| value as f32)
+        .collect();
+    let affine = Tensor::from_slice(&affine)
+        .view([b, 2, 3])
+        .to_device(pixels.device());
+    let grid = Tensor::affine_grid_generator(&affine, [b, 3, size, size], false);
+    images.grid_sampler(&grid, BILINEAR, BORDER, false)
+}
+
+/// One kind of operation on images `[b, 3, h, w]`: which numbers it takes, and what it does with them
+/// as `[b]`.
+struct Kinds {
+    number: fn(&Operation) -> Option<f32>,
+    change: fn(&Tensor, &[f32]) -> Tensor,
+}
+
+const KINDS: &[Kinds] = &[
+    Kinds {
+        number: |operation| match operation {
+            Operation::Brightness(factor) => Some(*factor),
+            _ => None,
+        },
+        change: |images, factors| (images * column(factors, images)).clamp(0.0, 1.0),
+    },
+    Kinds {
+        number: |operation| match operation {
+            Operation::Contrast(factor) => Some(*factor),
+            _ => None,
+        },
+        change: |images, factors| {
+            let mean = luminance(images).mean_dim([1_i64, 2, 3].as_slice(), true, Kind::Float);
+            mix(images, &mean, factors)
+        },
+    },
+    Kinds {
+        number: |operation| match operation {
+            Operation::Saturation(factor) => Some(*factor),
+            _ => None,
+        },
+        change: |images, factors| mix(images, &luminance(images), factors),
+    },
+    Kinds {
+        number: |operation| match operation {
+            Operation::Hue(turn) => Some(*turn),
+            _ => None,
+        },
+        change: hue,
+    },
+    Kinds {
+        number: |operation| (*operation == Operation::Greyscale).then_some(0.0),
+        change: |images, _| luminance(images).expand_as(images),
+    },
+    Kinds {
+        number: |operation| match operation {
+            Operation::Blur(sigma) => Some(*sigma),
+            _ => None,
+        },
+        change: blur,
+    },
+    Kinds {
+        number: |operation| (*operation == Operation::Solarise).then_some(0.0),
+        change: |images, _| {
+            let turned: Tensor = 1.0 - images;
+            turned.where_self(&images.ge(f64::from(SOLARISE_FROM)), images)
+        },
+    },
+];
+
+/// Applies `kind` to the images whose recipe has it at `step`.
+fn change_some(mut images: Tensor, recipes: &[Recipe], step: usize, kind: &Kinds) -> Tensor {
+    let (mut picked, mut numbers) = (Vec::new(), Vec::new());
+    for (image, recipe) in (0_i64..).zip(recipes) {
+        if let Some(number) = recipe.operations.get(step).and_then(kind.number) {
+            picked.push(image);
+            numbers.push(number);
+        }
+    }
+    if picked.is_empty() {
+        return images;
+    }
+    let index = Tensor::from_slice(&picked).to_device(images.device());
+    let changed = (kind.change)(&images.index_select(0, &index), &numbers);
+    images.index_copy_(0, &index, &changed)
+}
+
+/// `[b, 1, 1, 1]` beside `images`.
+fn column(numbers: &[f32], images: &Tensor) -> Tensor {
+    Tensor::from_slice(numbers)
+        .view([-1, 1, 1, 1])
+        .to_device(images.device())
+}
+
+/// `factors` of `images` and the rest of `other`.
+fn mix(images: &Tensor, other: &Tensor, factors: &[f32]) -> Tensor {
+    (other + (images - other) * column(factors, images)).clamp(0.0, 1.0)
+}
+
+fn luminance(images: &Tensor) -> Tensor {
+    let weights = Tensor::from_slice(&LUMINANCE)
+        .view([1, 3, 1, 1])
+        .to_device(images.device());
+    (images * weights).sum_dim_intlist(1, true, Kind::Float)
+}
+
+/// Turns the hue by shares of a full circle: to HSV and back, as torchvision does.
+fn hue(images: &Tensor, turns: &[f32]) -> Tensor {
+    let value = images.amax([1_i64].as_slice(), true);
+    let chroma = &value - images.amin([1_i64].as_slice(), true);
+    let safe = chroma.where_self(&chroma.gt(0.0), &Tensor::ones_like(&chroma));
+    let channel = |index: i64| images.narrow(1, index, 1);
+    let (r, g, b) = (channel(0), channel(1), channel(2));
+    // Hue in sixths of a turn; the largest channel decides the sector.
+    let sector =
+        ((&b - &r) / &safe + 2.0).where_self(&g.eq_tensor(&value), &((&r - &g) / &safe + 4.0));
+    let sector = ((&g - &b) / &safe).where_self(&r.eq_tensor(&value), &sector);
+    let turned = (sector + column(turns, images) * 6.0).remainder(6.0);
+    // f(n) = V − C·max(0, min(m, 4 − m, 1)) with m = (n + H) mod 6, for R, G, B: n = 5, 3, 1.
+    let rebuild = |n: f64| {
+        let m = (&turned + n).remainder(6.0);
+        let ramp = m.minimum(&(4.0 - &m)).clamp(0.0, 1.0);
+        &value - &chroma * ramp
+    };
+    Tensor::cat(&[rebuild(5.0), rebuild(3.0), rebuild(1.0)], 1)
+}
+
+/// Two passes of a one-dimensional kernel, another one for each image: a convolution whose groups
+/// are all channels of all images.
+fn blur(images: &Tensor, sigmas: &[f32]) -> Tensor {
+    let shape = images.size();
+    let (size, radius) = (shape[2], blur_radius(shape[2]));
+    let weights: Vec<f32> = sigmas
+        .iter()
+        .flat_map(|&sigma| [(); 3].map(|()| blur_weights(sigma, size)).concat())
+        .collect();
+    let groups = 3 * shape[0];
+    let weights = Tensor::from_slice(&weights)
+        .view([groups, 1, 1, 2 * radius + 1])
+        .to_device(images.device());
+    let flat = images
+        .contiguous()
+        .view([1, groups, size, size])
+        .reflection_pad2d([radius; 4]);
+    let none = None::<Tensor>;
+    let across = flat.conv2d(&weights, none.as_ref(), [1, 1], [0, 0], [1, 1], groups);
+    let down = weights.transpose(2, 3);
+    let both = across.conv2d(&down, none.as_ref(), [1, 1], [0, 0], [1, 1], groups);
+    both.view(&shape[..])
+}

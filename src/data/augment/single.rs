@@ -1,0 +1,213 @@
+//! Views of single images on the CPU, one after the other for each thread: an image stays in cache
+//! from its crop to its last change, where operations on the whole batch would move it through
+//! memory for each of them.
+
+use tch::{Kind, Tensor};
+
+use super::{Crop, LUMINANCE, Operation, Recipe, SOLARISE_FROM, blur_weights};
+use crate::device::{filled_rows, numbers};
+
+/// See [`super::cook`].
+pub(super) fn cook(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
+    let side = pixels.size()[1] as usize;
+    let pixels = pixels.contiguous();
+    let images = numbers::<u8>(&pixels);
+    let shape = [recipes.len() as i64, size, size, 3];
+    let views = filled_rows::<f32>(&shape, |row, view| {
+        let image = &images[row * side * side * 3..][..side * side * 3];
+        let recipe = &recipes[row];
+        sample(image, side, &recipe.crop, view, size as usize);
+        for &operation in &recipe.operations {
+            change(view, size as usize, operation);
+        }
+    });
+    debug_assert_eq!(views.kind(), Kind::Float);
+    views.permute([0, 3, 1, 2])
+}
+
+/// Where one output pixel lies between two input pixels.
+#[derive(Clone, Copy)]
+struct Between {
+    before: usize,
+    after: usize,
+    /// Share of `after`.
+    share: f32,
+}
+
+/// The places of `size` output pixels on a line of `side` input pixels, of which `length` from
+/// `start` on are shown.
+fn places(start: f64, length: f64, size: usize, side: usize) -> Vec<Between> {
+    (0..size)
+        .map(|at| {
+            let place = start + (at as f64 + 0.5) * length / size as f64 - 0.5;
+            let place = place.clamp(0.0, (side - 1) as f64);
+            let before = place as usize;
+            Between {
+                before,
+                after: (before + 1).min(side - 1),
+                share: (place - before as f64) as f32,
+            }
+        })
+        .collect()
+}
+
+/// Bilinear samples of a crop of `image` `[side, side, 3]` in 0..1: `view` `[size, size, 3]`.
+fn sample(image: &[u8], side: usize, crop: &Crop, view: &mut [f32], size: usize) {
+    let mut columns = places(crop.left, crop.width, size, side);
+    if crop.mirror {
+        columns.reverse();
+    }
+    let rows = places(crop.top, crop.height, size, side);
+    let first = columns
+        .iter()
+        .map(|column| column.before)
+        .min()
+        .unwrap_or(0);
+    let last = columns.iter().map(|column| column.after).max().unwrap_or(0);
+    let shown = 3 * first..3 * (last + 1);
+    // One number more, so that every pixel can be read as four.
+    let mut line = vec![0.0_f32; 3 * side + 1];
+    for (row, target) in rows.iter().zip(view.chunks_exact_mut(3 * size)) {
+        let above = &image[row.before * side * 3..][shown.clone()];
+        let below = &image[row.after * side * 3..][shown.clone()];
+        let (upper, lower) = ((1.0 - row.share) / 255.0, row.share / 255.0);
+        for ((number, &a), &b) in line[shown.clone()].iter_mut().zip(above).zip(below) {
+            *number = f32::from(a) * upper + f32::from(b) * lower;
+        }
+        let (whole, end) = target.split_at_mut(3 * (size - 1));
+        for (at, column) in columns[..size - 1].iter().enumerate() {
+            // Four numbers at once; the fourth is overwritten by the next pixel.
+            let pixel = blend(&line, column);
+            match whole.get_mut(3 * at..3 * at + 4) {
+                Some(place) => place.copy_from_slice(&pixel),
+                None => whole[3 * at..].copy_from_slice(&pixel[..3]),
+            }
+        }
+        end.copy_from_slice(&blend(&line, &columns[size - 1])[..3]);
+    }
+}
+
+/// A pixel between two of `line`, and one number more.
+#[inline(always)]
+fn blend(line: &[f32], column: &Between) -> [f32; 4] {
+    let at = |pixel: usize| -> [f32; 4] {
+        let four = &line[3 * pixel..3 * pixel + 4];
+        [four[0], four[1], four[2], four[3]]
+    };
+    let (before, after) = (at(column.before), at(column.after));
+    [0, 1, 2, 3].map(|c| before[c] + (after[c] - before[c]) * column.share)
+}
+
+/// Applies `operation` to an image `[size, size, 3]`.
+fn change(view: &mut [f32], size: usize, operation: Operation) {
+    match operation {
+        Operation::Brightness(factor) => {
+            for number in view {
+                *number = (*number * factor).clamp(0.0, 1.0);
+            }
+        }
+        Operation::Contrast(factor) => {
+            // By lines: a sum of 50,000 numbers in f32 would lose digits.
+            let lines = view.chunks_exact(3 * size);
+            let sum: f64 = lines
+                .map(|line| f64::from(line.chunks_exact(3).map(luminance).sum::<f32>()))
+                .sum();
+            let mean = (sum / (size * size) as f64) as f32;
+            for number in view {
+                *number = (mean + (*number - mean) * factor).clamp(0.0, 1.0);
+            }
+        }
+        Operation::Saturation(factor) => {
+            for pixel in view.chunks_exact_mut(3) {
+                let grey = luminance(pixel);
+                for number in pixel {
+                    *number = (grey + (*number - grey) * factor).clamp(0.0, 1.0);
+                }
+            }
+        }
+        Operation::Hue(turn) => {
+            for pixel in view.chunks_exact_mut(3) {
+                turn_hue(pixel, turn);
+            }
+        }
+        Operation::Greyscale => {
+            for pixel in view.chunks_exact_mut(3) {
+                pixel.fill(luminance(pixel));
+            }
+        }
+        Operation::Blur(sigma) => blur(view, size, sigma),
+        Operation::Solarise => {
+            for number in view {
+                *number = if *number >= SOLARISE_FROM {
+                    1.0 - *number
+                } else {
+                    *number
+                };
+            }
+        }
+    }
+}
+
+fn luminance(pixel: &[f32]) -> f32 {
+    pixel[0] * LUMINANCE[0] + pixel[1] * LUMINANCE[1] + pixel[2] * LUMINANCE[2]
+}
+
+/// Turns the hue of one pixel by a share of a full circle: to HSV and back, as torchvision does.
+fn turn_hue(pixel: &mut [f32], turn: f32) {
+    let [r, g, b] = [pixel[0], pixel[1], pixel[2]];
+    let value = r.max(g).max(b);
+    let chroma = value - r.min(g).min(b);
+    if chroma <= 0.0 {
+        return;
+    }
+    // Hue in sixths of a turn; the largest channel decides the sector.
+    let sector = if r == value {
+        (g - b) / chroma
+    } else if g == value {
+        (b - r) / chroma + 2.0
+    } else {
+        (r - g) / chroma + 4.0
+    };
+    // Into 0..6, from at most one turn outside.
+    let wrapped = |m: f32| m - 6.0 * (m / 6.0).floor();
+    let turned = wrapped(sector + 6.0 * turn);
+    // f(n) = V − C·max(0, min(m, 4 − m, 1)) with m = (n + H) mod 6, for R, G, B: n = 5, 3, 1.
+    for (number, n) in pixel.iter_mut().zip([5.0, 3.0, 1.0]) {
+        let m = wrapped(turned + n);
+        *number = value - chroma * m.min(4.0 - m).clamp(0.0, 1.0);
+    }
+}
+
+/// Two passes of a one-dimensional kernel, with the image mirrored at its border (without repeating
+/// the border itself).
+fn blur(view: &mut [f32], size: usize, sigma: f32) {
+    let weights = blur_weights(sigma, size as i64);
+    let radius = weights.len() / 2;
+    let mirrored = |at: usize| {
+        let from_border = at.abs_diff(radius);
+        from_border.min((2 * (size - 1)).saturating_sub(from_border))
+    };
+    let width = 3 * size;
+    let mut padded = vec![0.0_f32; 3 * (size + 2 * radius)];
+    for line in view.chunks_exact_mut(width) {
+        for (at, pixel) in padded.chunks_exact_mut(3).enumerate() {
+            pixel.copy_from_slice(&line[3 * mirrored(at)..][..3]);
+        }
+        line.fill(0.0);
+        for (tap, &weight) in weights.iter().enumerate() {
+            for (number, &seen) in line.iter_mut().zip(&padded[3 * tap..]) {
+                *number += weight * seen;
+            }
+        }
+    }
+    let across = view.to_vec();
+    for (row, line) in view.chunks_exact_mut(width).enumerate() {
+        line.fill(0.0);
+        for (tap, &weight) in weights.iter().enumerate() {
+            let seen = &across[width * mirrored(row + tap)..][..width];
+            for (number, &seen) in line.iter_mut().zip(seen) {
+                *number += weight * seen;
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Views against torchvision's (`tests/fixtures/make.py: make_views`), and the two ways of making
+//! them against each other.
+
+use ssl_cluster::data::augment::{
+    Augmentation, Crop, Operation, Recipe, ViewKey, cook, cook_batch,
+};
+use tch::{Kind, Tensor};
+
+/// Side of the fixture's image, and which of its numbers are kept.
+const SIDE: usize = 48;
+const STEP: usize = 31;
+
+fn noise(name: &str, count: usize) -> impl Iterator<Item = f64> {
+    let seed = name.bytes().fold(0x811c_9dc5_u32, |digest, byte| {
+        (digest ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    (0..count as u32).map(move |i| {
+        let mut x = i.wrapping_mul(0x9e37_79b1).wrapping_add(seed);
+        x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+        x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+        x ^= x >> 16;
+        f64::from(x >> 8) / 8_388_608. - 1.
+    })
+}
+
+/// The image of `make_views`: `[1, 48, 48, 3] u8`.
+fn image() -> Tensor {
+    let mut pixels: Vec<u8> = noise("view", SIDE * SIDE * 3)
+        .map(|v| ((v + 1.0) * 128.0).floor() as u8)
+        .collect();
+    let line = SIDE * 3;
+    for pair in pixels.chunks_exact_mut(2 * line) {
+        let (first, second) = pair.split_at_mut(line);
+        first.copy_from_slice(second);
+    }
+    for pixel in pixels[..4 * line].chunks_exact_mut(3) {
+        pixel.fill(pixel[0]);
+    }
+    Tensor::from_slice(&pixels).view([1, SIDE as i64, SIDE as i64, 3])
+}
+
+fn operation(value: &serde_json::Value) -> Operation {
+    let (name, number) = value.as_object().unwrap().iter().next().unwrap();
+    let number = number.as_f64().unwrap() as f32;
+    match name.as_str() {
+        "brightness" => Operation::Brightness(number),
+        "contrast" => Operation::Contrast(number),
+        "saturation" => Operation::Saturation(number),
+        "hue" => Operation::Hue(number),
+        "greyscale" => Operation::Greyscale,
+        "blur" => Operation::Blur(number),
+        "solarise" => Operation::Solarise,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn views_are_torchvisions() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/views.json");
+    let cases: Vec<serde_json::Value> =
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let image = image();
+    for case in &cases {
+        let crop = case["crop"].as_array().unwrap();
+        let [left, top, width, height] = [0, 1, 2, 3].map(|i| crop[i].as_f64().unwrap());
+        let operations = case["operations"].as_array().unwrap();
+        let recipe = Recipe {
+            crop: Crop {
+                left,
+                top,
+                width,
+                height,
+                mirror: case["mirror"].as_bool().unwrap(),
+            },
+            operations: operations.iter().map(operation).collect(),
+        };
+        let size = case["size"].as_i64().unwrap();
+        let expected: Vec<f64> = serde_json::from_value(case["numbers"].clone()).unwrap();
+        for (way, make) in [("single", cook as Cook), ("batch", cook_batch)] {
+            let view = make(&image, std::slice::from_ref(&recipe), size);
+            assert_eq!(view.size(), [1, 3, size, size]);
+            let numbers: Vec<f32> =
+                Vec::try_from(&view.permute([0, 2, 3, 1]).contiguous().flatten(0, -1)).unwrap();
+            let ours: Vec<f32> = numbers.into_iter().step_by(STEP).collect();
+            assert_eq!(ours.len(), expected.len());
+            for (at, (&ours, &theirs)) in ours.iter().zip(&expected).enumerate() {
+                // Beyond a crop's edge we see the image, torchvision the edge again.
+                let pixel = at * STEP / 3;
+                let place = [pixel % size as usize, pixel / size as usize];
+                let near_edge = [width, height].iter().zip(place).any(|(&length, at)| {
+                    let margin = (size as f64 / length / 2.0).ceil() as usize;
+                    at < margin || at >= size as usize - margin
+                });
+                if near_edge && (width, height) != (SIDE as f64, SIDE as f64) {
+                    continue;
+                }
+                let off = (f64::from(ours) - theirs).abs();
+                assert!(
+                    off < 2e-4 || near_a_step(&recipe, theirs),
+                    "{way}, {recipe:?}, number {at}: {ours}, torchvision's {theirs}"
+                );
+            }
+        }
+    }
+}
+
+type Cook = fn(&Tensor, &[Recipe], i64) -> Tensor;
+
+/// Solarising jumps: a number that rounds to the other side of its threshold has another result.
+fn near_a_step(recipe: &Recipe, theirs: f64) -> bool {
+    let jumps = recipe.operations.contains(&Operation::Solarise);
+    jumps && recipe.operations.len() > 1 && (theirs - 0.5).abs() < 0.01
+}
+
+#[test]
+fn both_ways_make_the_same_views() {
+    let images = Tensor::rand([40, 30, 30, 3], (Kind::Float, tch::Device::Cpu)) * 255.0;
+    let images = images.to_kind(Kind::Uint8);
+    let augmentation = Augmentation {
+        size: 26,
+        crop_scale: [0.1, 1.0],
+        crop_ratio: [0.75, 4.0 / 3.0],
+        flip: true,
+        jitter: Some([0.4, 0.4, 0.4, 0.1]),
+        greyscale: 0.3,
+        blur: 0.5,
+        // It jumps, so that rounding would show: the fixtures check it.
+        solarise: 0.0,
+    };
+    let key = ViewKey {
+        seed: 5,
+        seen: 0,
+        view: 0,
+    };
+    let recipes: Vec<Recipe> = (0..40_u32)
+        .map(|row| {
+            let seen = u64::from(row);
+            augmentation.draw(row, ViewKey { seen, ..key }, 30.0)
+        })
+        .collect();
+    let single = cook(&images, &recipes, 26);
+    let batch = cook_batch(&images, &recipes, 26);
+    let off = (single - batch).abs().max().double_value(&[]);
+    assert!(off < 5e-4, "{off}");
+}
