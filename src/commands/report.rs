@@ -11,6 +11,7 @@ use super::ExitStatus;
 use super::labeller::open;
 use crate::cli;
 use crate::config::Config;
+use crate::data::resize::centre_square;
 use crate::data::{Dataset, decode};
 use crate::labels::LabelRecord;
 use crate::method;
@@ -367,7 +368,7 @@ impl<'a> Thumbs<'a> {
                     .ok()?;
                 shrink(RgbImage::from_raw(side, side, bytes)?)
             }
-            None => shrink(decode::decode(&self.root.join(&record.path)).ok()?),
+            None => shrink(decode::of_file(&self.root.join(&record.path)).ok()?),
         }?;
         let caption = match (record.score, record.distance) {
             (Some(score), Some(distance)) => format!("score {score:.2}, distance {distance:.2}"),
@@ -384,5 +385,5 @@ impl<'a> Thumbs<'a> {
 
 fn shrink(image: RgbImage) -> Option<RgbImage> {
     let short = image.width().min(image.height());
-    decode::centre_square(image, short.min(THUMB)).ok()
+    centre_square(image, short.min(THUMB)).ok()
 }

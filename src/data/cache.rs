@@ -58,7 +58,7 @@ impl Pixels {
             let decoded: Vec<_> = rows
                 .clone()
                 .into_par_iter()
-                .map(|row| decode::square(&set.path(row), side as u32))
+                .map(|row| decode::square_of_file(&set.path(row), side as u32))
                 .collect();
             for (row, result) in rows.clone().zip(decoded) {
                 match result {

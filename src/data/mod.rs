@@ -5,7 +5,9 @@
 pub mod augment;
 pub mod cache;
 pub mod decode;
+mod jpeg;
 pub mod loader;
+pub mod resize;
 pub mod sampler;
 pub mod source;
 

@@ -1,0 +1,38 @@
+//! Images to squares of the working size.
+
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use image::RgbImage;
+
+use super::decode::DecodeError;
+
+/// The centre square of an image, resized to `side` x `side` with antialiasing (bilinear, as
+/// Pillow's): the short side is scaled to `side` and the long one cropped.
+pub fn centre_square(image: RgbImage, side: u32) -> Result<RgbImage, DecodeError> {
+    let (width, height) = image.dimensions();
+    if (width, height) == (side, side) {
+        return Ok(image);
+    }
+    let short = f64::from(width.min(height));
+    let refused = |error: &dyn std::fmt::Display| DecodeError::Resize(error.to_string());
+    let pixels = image.as_raw();
+    let source = TypedImageRef::<U8x3>::from_buffer(width, height, pixels)
+        .map_err(|error| refused(&error))?;
+    let mut square = vec![0; side as usize * side as usize * 3];
+    let mut target = TypedImage::<U8x3>::from_buffer(side, side, &mut square)
+        .map_err(|error| refused(&error))?;
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
+        .crop(
+            (f64::from(width) - short) / 2.0,
+            (f64::from(height) - short) / 2.0,
+            short,
+            short,
+        );
+    // The typed call: the other one compiles the convolutions of every pixel type into this crate.
+    Resizer::new()
+        .resize_typed(&source, &mut target, &options)
+        .map_err(|error| refused(&error))?;
+    RgbImage::from_raw(side, side, square).ok_or(DecodeError::Empty)
+}
