@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cluster::Empty;
 use crate::cluster::sinkhorn::Solver;
-use crate::config::{Keep, Schedule};
+use crate::config::{CacheChoice, Keep, Schedule};
 use crate::device::{DeviceChoice, PrecisionChoice};
 
 /// Learn image features and labels without any human label.
@@ -60,14 +60,14 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = TRAIN_EXAMPLES)]
 pub struct Train {
-    /// Directory of images (searched recursively), or a text file with one path a line
-    #[arg(required_unless_present = "resume")]
-    pub input: Option<PathBuf>,
+    /// Directories of images (searched recursively), .tar shards, or text files with one path a line
+    #[arg(required_unless_present = "resume", value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
     /// Run directory to make [default: runs/NAME, after the input]
     #[arg(long, short)]
     pub out: Option<PathBuf>,
     /// Go on with a run where it stopped
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["input", "out", "print_config"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["inputs", "out", "print_config"])]
     pub resume: Option<PathBuf>,
     /// Method: see `ssl-cluster methods`
     #[arg(long, short)]
@@ -99,6 +99,9 @@ pub struct Train {
     /// Smallest share of the area that a random crop covers
     #[arg(long, value_name = "SHARE")]
     pub crop_scale: Option<f64>,
+    /// Where decoded images are kept: auto (in memory where they fit, else on disk), ram, disk, off
+    #[arg(long)]
+    pub cache: Option<CacheChoice>,
     /// Strength of random brightness, contrast, saturation and hue, 0 to 1
     #[arg(long)]
     pub jitter: Option<f64>,
@@ -221,8 +224,9 @@ pub struct Numbers {
 pub struct Assign {
     /// The run that gives the labels
     pub run: PathBuf,
-    /// Directory, image, list of paths, or `-` for a list on stdin
-    pub input: PathBuf,
+    /// Directories, images, .tar shards, lists of paths, or `-` for a list on stdin
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
     /// Write to a file instead of stdout; a .csv, .json or .jsonl name chooses the format
     #[arg(long, short)]
     pub out: Option<PathBuf>,
@@ -252,8 +256,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = FEATURES_EXAMPLES)]
 pub struct Features {
-    /// A run and an input; with --arch only an input
-    #[arg(required = true, num_args = 1..=2, value_names = ["RUN", "INPUT"])]
+    /// A run and inputs (as for assign); with --arch only inputs
+    #[arg(required = true, num_args = 1.., value_names = ["RUN", "INPUT"])]
     pub places: Vec<PathBuf>,
     /// Where to write the features [n, d] f32; paths go to the same name with .paths.txt
     #[arg(long, short)]

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::labeller::{Extractor, assigner, none_readable, open_in};
 use super::output::Output;
-use super::{ExitStatus, find_images, machine, report_skipped};
+use super::{ExitStatus, find_images, machine, place, report_skipped};
 use crate::cli;
 use crate::error::usage;
 use crate::labels::{self, FORMATS, Format};
@@ -29,7 +29,7 @@ pub fn run(args: cli::Assign, ui: &Ui) -> Result<ExitStatus> {
         assigner.dim(),
         extractor.network.dim()
     );
-    let set = find_images(&args.input)?;
+    let set = find_images(&args.inputs)?;
     let mut output = Output::open(args.out.as_deref())?;
     let mut skipped = set.skipped.clone();
     let mut labelled = 0;
@@ -47,7 +47,7 @@ pub fn run(args: cli::Assign, ui: &Ui) -> Result<ExitStatus> {
         writer.finish()?;
     }
     if labelled == 0 {
-        return Err(none_readable(&args.input, &skipped).into());
+        return Err(none_readable(place(&args.inputs), &skipped).into());
     }
     output.close()?;
     report_skipped(

@@ -3,22 +3,22 @@
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
 use super::labeller::{Extractor, assigner, initial, open_in};
-use super::{ExitStatus, find_images, images_of_run, machine, report_skipped};
+use super::{ExitStatus, find_images, images_of_run, machine, place, report_skipped};
 use crate::cli;
 use crate::cluster::assigner::FeatureKind;
 use crate::cluster::metrics::{ari, balance, matched_accuracy, nmi, purity};
 use crate::cluster::preprocess::Pca;
 use crate::config::Config;
+use crate::data::Dataset;
+use crate::data::cache::Cache;
 use crate::data::loader::{batches, equal_lengths};
 use crate::data::source::ImageSet;
-use crate::data::{Dataset, cache::Pixels};
 use crate::error::usage;
 use crate::eval::knn::{KnnOptions, accuracy, classify};
 use crate::method::{self, Batch, Build, Context as MethodContext, Position, extract_size};
@@ -40,13 +40,13 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
     let known_place = args
         .train
         .clone()
-        .unwrap_or_else(|| PathBuf::from(&config.run.input));
+        .unwrap_or_else(|| place(&config.run.input.0));
     let known = match &args.train {
-        Some(place) => find_images(place)?,
+        Some(place) => find_images(&[place])?,
         None => images_of_run(&config)?,
     };
     let (queries, known) = (
-        with_classes(find_images(&args.input)?, &args.input)?,
+        with_classes(find_images(&[&args.input])?, &args.input)?,
         with_classes(known, &known_place)?,
     );
     let same = same_place(&args.input, &known_place);
@@ -246,15 +246,14 @@ fn shared(
     known: &ImageSet,
     of_known: &[usize],
 ) -> Vec<Option<usize>> {
-    let real = |set: &ImageSet, row: usize| set.path(row).canonicalize().ok();
     let rows: HashMap<PathBuf, usize> = of_known
         .iter()
         .enumerate()
-        .filter_map(|(index, &row)| Some((real(known, row)?, index)))
+        .filter_map(|(index, &row)| Some((known.identity(row)?, index)))
         .collect();
     of_queries
         .iter()
-        .map(|&row| rows.get(&real(queries, row)?).copied())
+        .map(|&row| rows.get(&queries.identity(row)?).copied())
         .collect()
 }
 
@@ -285,17 +284,8 @@ fn pretext_accuracy(
         let variables = crate::train::output::prefixed(module.name, module.store);
         weights::load_into(&variables, &file.tensors, &run.model())?;
     }
-    let (pixels, kept, _) = Pixels::read(&set, extractor.store, &Silent)?;
-    let data = Dataset {
-        names: kept
-            .iter()
-            .map(|&row| set.files[row].name.clone())
-            .collect(),
-        classes: Vec::new(),
-        class_of: None,
-        pixels: Arc::new(pixels),
-        skipped: Vec::new(),
-    };
+    let cache = Cache::of_user(config.data.cache);
+    let data = Dataset::load(set, extractor.store, &cache, &Silent)?;
     let monitor: &dyn Monitor = &Silent;
     let context = MethodContext {
         config,

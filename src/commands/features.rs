@@ -19,20 +19,19 @@ use crate::ui::Ui;
 
 pub fn run(args: cli::Features, ui: &Ui) -> Result<ExitStatus> {
     let device = machine(&args.machine)?;
-    let (extractor, input) = match (&args.arch, &args.places[..]) {
-        (None, [run, input]) => {
+    let (extractor, inputs) = match (&args.arch, &args.places[..]) {
+        (None, [run, inputs @ ..]) if !inputs.is_empty() => {
             let (run, config) = open_in(run, &args.numbers)?;
-            (Extractor::of_run(&run, &config, device)?, input)
+            (Extractor::of_run(&run, &config, device)?, inputs)
         }
-        (Some(arch), [input]) => (pretrained(arch, &args, device, ui)?, input),
+        (Some(arch), inputs) => (pretrained(arch, &args, device, ui)?, inputs),
         (None, _) => {
             return Err(usage(
-                "give a run and an input, or --arch with --init and an input",
+                "give a run and inputs, or --arch with --init and inputs",
             ));
         }
-        (Some(_), _) => return Err(usage("give either a run or --arch, and one input")),
     };
-    let mut set = find_images(input)?;
+    let mut set = find_images(inputs)?;
     leave_out_broken_lines(&mut set);
     let paths = args.out.with_extension("paths.txt");
     let (of_features, of_paths) = (Output::file(&args.out)?, Output::file(&paths)?);
@@ -65,7 +64,7 @@ fn leave_out_broken_lines(set: &mut ImageSet) {
     let broken = |file: &ImageFile| file.name.contains(['\n', '\r']);
     for file in set.files.extract_if(.., |file| broken(file)) {
         set.skipped.push(Skipped {
-            path: file.name,
+            path: file.name.into(),
             reason: "its name holds a line break: rename it".into(),
         });
     }

@@ -1,6 +1,6 @@
 //! A trained run put together again: network and labelling rule.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use tch::{Device, Tensor};
@@ -8,14 +8,16 @@ use tch::{Device, Tensor};
 use crate::cli::Numbers;
 use crate::cluster::assigner::{Assigner, FeatureKind};
 use crate::config::Config;
+use crate::data::augment;
+use crate::data::cache::{Pixels, Read};
+use crate::data::loader::decode_ahead;
 use crate::data::source::{ImageSet, Skipped};
-use crate::data::{augment, cache::Pixels};
 use crate::device::precision;
 use crate::error::{Error, usage};
 use crate::method::{extract, extract_size};
 use crate::model::network::{Frozen, Network};
 use crate::model::{self, weights};
-use crate::monitor::{Monitor, Phase, Silent};
+use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::run_dir::RunDir;
 
 /// A network ready for extraction, and the sizes of its input.
@@ -65,29 +67,21 @@ impl Extractor {
         let size = extract_size(self.size);
         let network = self.network.frozen();
         monitor.begin(Phase::Extract, "extracting", set.files.len() as u64);
-        for start in (0..set.files.len()).step_by(size) {
+        let mut block = |read: Read, count: usize| -> Result<()> {
             if monitor.stopping() {
-                monitor.end();
-                return Err(crate::monitor::Interrupted.into());
+                return Err(Interrupted.into());
             }
-            let end = (start + size).min(set.files.len());
-            let block = ImageSet {
-                root: set.root.clone(),
-                files: set.files[start..end].to_vec(),
-                ..ImageSet::default()
-            };
-            let (pixels, kept, skipped) = Pixels::read(&block, self.store, &Silent)?;
-            let features = self.features(&network, &pixels, size, kind)?;
-            let rows = kept.into_iter().map(|row| start + row).collect();
             take(Extracted {
-                features,
-                rows,
-                skipped,
+                features: self.features(&network, &read.pixels, size, kind)?,
+                rows: read.kept.into_iter().map(|row| row as usize).collect(),
+                skipped: read.skipped,
             })?;
-            monitor.advance((end - start) as u64);
-        }
+            monitor.advance(count as u64);
+            Ok(())
+        };
+        let done = decode_ahead(set, self.store, size, &mut block);
         monitor.end();
-        Ok(())
+        done
     }
 
     /// Features of all images of `set` at once.
@@ -105,7 +99,7 @@ impl Extractor {
             Ok(())
         })?;
         if rows.is_empty() {
-            bail!(none_readable(&set.root, &skipped));
+            bail!(none_readable(set.path(0), &skipped));
         }
         Ok(Extracted {
             features: Tensor::cat(&blocks, 0),
@@ -121,25 +115,22 @@ impl Extractor {
         size: usize,
         kind: FeatureKind,
     ) -> Result<Tensor> {
-        let (count, side) = (pixels.len(), pixels.side() as i64);
         let device = network.device();
-        if count == 0 {
+        if pixels.is_empty() {
             return Ok(Tensor::zeros(
                 [0, network.dim()],
                 (tch::Kind::Float, device),
             ));
         }
-        let rows: Vec<u32> = (0..count as u32).collect();
-        let bytes = pixels.gather(&rows)?;
-        let shape = [count as i64, side, side, 3];
-        let pixels = Tensor::from_data_size(&bytes, &shape, tch::Kind::Uint8).to_device(device);
+        let rows: Vec<u32> = (0..pixels.len() as u32).collect();
+        let pixels = pixels.gather(&rows)?.to_device(device);
         let images = augment::centre(&pixels, self.size as i64);
         Ok(extract(network, &images, size, kind))
     }
 }
 
 /// The failure where no image of an input can be read.
-pub fn none_readable(place: &Path, skipped: &[Skipped]) -> Error {
+pub fn none_readable(place: PathBuf, skipped: &[Skipped]) -> Error {
     let reason = match skipped.first() {
         Some(skip) => format!(
             "none can be read (the first: '{}': {})",
@@ -148,7 +139,7 @@ pub fn none_readable(place: &Path, skipped: &[Skipped]) -> Error {
         None => "there are none".into(),
     };
     Error::NoImages {
-        path: place.into(),
+        path: place,
         reason,
     }
 }

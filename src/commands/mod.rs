@@ -16,7 +16,7 @@ mod transport;
 use std::ffi::OsString;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -157,18 +157,23 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     format!("internal error: {}", first.join(" "))
 }
 
-/// Finds the images of `input` (`-` is a list on stdin).
-fn find_images(input: &Path) -> Result<ImageSet> {
-    let set = if input == Path::new("-") {
-        ImageSet::from_list(std::io::stdin().lock()).context("cannot read the list on stdin")?
-    } else {
-        ImageSet::find(input)?
+/// Finds the images of `inputs` (`-`, alone, is a list on stdin).
+fn find_images(inputs: &[impl AsRef<Path>]) -> Result<ImageSet> {
+    let stdin = |input: &&_| AsRef::<Path>::as_ref(*input) == Path::new("-");
+    let set = match inputs {
+        [only] if stdin(&only) => {
+            ImageSet::from_list(std::io::stdin().lock()).context("cannot read the list on stdin")?
+        }
+        _ if inputs.iter().any(|input| stdin(&input)) => {
+            return Err(usage("`-` reads a list from stdin and stands alone"));
+        }
+        _ => ImageSet::find_from(inputs, Path::new(""))?,
     };
-    some(set, input)
+    some(set, inputs)
 }
 
 /// Refuses a set without images.
-fn some(set: ImageSet, input: &Path) -> Result<ImageSet> {
+fn some(set: ImageSet, inputs: &[impl AsRef<Path>]) -> Result<ImageSet> {
     if set.files.is_empty() {
         let extensions = EXTENSIONS.join(", ");
         let reason = match set.others {
@@ -176,7 +181,7 @@ fn some(set: ImageSet, input: &Path) -> Result<ImageSet> {
             others => format!("none of its {others} files has an image's name ({extensions})"),
         };
         return Err(Error::NoImages {
-            path: input.into(),
+            path: place(inputs),
             reason,
         }
         .into());
@@ -184,13 +189,22 @@ fn some(set: ImageSet, input: &Path) -> Result<ImageSet> {
     Ok(set)
 }
 
+/// Several inputs in messages.
+fn place(inputs: &[impl AsRef<Path>]) -> PathBuf {
+    let names: Vec<_> = inputs
+        .iter()
+        .map(|input| input.as_ref().to_string_lossy())
+        .collect();
+    names.join("', '").into()
+}
+
 /// The images that a run was trained on, found from anywhere.
 fn images_of_run(config: &Config) -> Result<ImageSet> {
     let directory = config.run.directory.as_deref();
-    let input = Path::new(&config.run.input);
+    let inputs = &config.run.input.0;
     some(
-        ImageSet::find_from(input, directory.unwrap_or(Path::new("")))?,
-        input,
+        ImageSet::find_from(inputs, directory.unwrap_or(Path::new("")))?,
+        inputs,
     )
 }
 

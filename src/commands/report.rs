@@ -7,11 +7,12 @@ use std::path::Path;
 use anyhow::Result;
 use image::RgbImage;
 
-use super::ExitStatus;
 use super::labeller::open;
+use super::{ExitStatus, images_of_run};
 use crate::cli;
 use crate::config::Config;
 use crate::data::resize::centre_square;
+use crate::data::source::ImageSet;
 use crate::data::{Dataset, decode};
 use crate::labels::LabelRecord;
 use crate::method;
@@ -334,41 +335,46 @@ fn class_shares(members: &[&LabelRecord]) -> Vec<ClassShare> {
         .collect()
 }
 
+/// Where images are.
+enum Place<'a> {
+    Memory(&'a Dataset),
+    Files(ImageSet),
+}
+
 /// Where small pictures come from.
 struct Thumbs<'a> {
-    root: std::path::PathBuf,
-    memory: Option<(&'a Dataset, HashMap<&'a str, u32>)>,
+    place: Place<'a>,
+    rows: HashMap<String, usize>,
 }
 
 impl<'a> Thumbs<'a> {
     fn new(config: &Config, data: Option<&'a Dataset>) -> Self {
-        let input = Path::new(&config.run.input);
-        let root = if input.is_dir() {
-            input.into()
-        } else {
-            config.run.directory.clone().unwrap_or_default()
+        let place = match data {
+            Some(data) => Place::Memory(data),
+            // A report of labels alone is better than none.
+            None => Place::Files(images_of_run(config).unwrap_or_default()),
         };
-        let memory = data.map(|data| {
-            (
-                data,
-                data.names.iter().map(String::as_str).zip(0..).collect(),
-            )
-        });
-        Self { root, memory }
+        let rows = match &place {
+            Place::Memory(data) => data.names().map(String::from).zip(0..).collect(),
+            Place::Files(set) => {
+                let names = set.files.iter().map(|file| file.name.to_string());
+                names.zip(0..).collect()
+            }
+        };
+        Self { place, rows }
     }
 
     /// The picture of a record; `None` where the file is gone.
     fn thumb(&self, record: &LabelRecord) -> Option<Thumb> {
-        let image = match &self.memory {
-            Some((data, rows)) => {
+        let row = *self.rows.get(&record.path)?;
+        let image = match &self.place {
+            Place::Memory(data) => {
                 let side = data.pixels.side() as u32;
-                let bytes = data
-                    .pixels
-                    .gather(&[*rows.get(record.path.as_str())?])
-                    .ok()?;
-                shrink(RgbImage::from_raw(side, side, bytes)?)
+                let square = data.pixels.gather(&[row as u32]).ok()?;
+                let bytes = Vec::try_from(&square.flatten(0, -1)).ok()?;
+                shrink(&RgbImage::from_raw(side, side, bytes)?)
             }
-            None => shrink(decode::of_file(&self.root.join(&record.path)).ok()?),
+            Place::Files(set) => shrink(&decode::decode(&set.bytes(row).ok()?).ok()?),
         }?;
         let caption = match (record.score, record.distance) {
             (Some(score), Some(distance)) => format!("score {score:.2}, distance {distance:.2}"),
@@ -383,7 +389,7 @@ impl<'a> Thumbs<'a> {
     }
 }
 
-fn shrink(image: RgbImage) -> Option<RgbImage> {
+fn shrink(image: &RgbImage) -> Option<RgbImage> {
     let short = image.width().min(image.height());
     centre_square(image, short.min(THUMB)).ok()
 }

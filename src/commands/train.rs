@@ -7,14 +7,15 @@ use anyhow::{Context, Result};
 use tch::Device;
 
 use super::labeller::{build, initial, none_readable, unknown_arch};
-use super::{ExitStatus, find_images, images_of_run, report, report_skipped};
+use super::{ExitStatus, find_images, images_of_run, place, report, report_skipped};
 use crate::cli;
 use crate::cluster::ENGINES;
 use crate::config::defaults::{Choice, Facts, complete};
 use crate::config::{
-    ClusterSettings, Config, DataSettings, ModelSettings, OutputSettings, RunInfo, Settings,
-    TrainSettings,
+    ClusterSettings, Config, DataSettings, Inputs, ModelSettings, OutputSettings, RunInfo,
+    Settings, TrainSettings,
 };
+use crate::data::cache::Cache;
 use crate::data::source::ImageSet;
 use crate::data::{DataError, Dataset, decode};
 use crate::device::{self, Precision, describe, precision};
@@ -38,21 +39,21 @@ pub fn run(args: cli::Train, ui: &Ui) -> Result<ExitStatus> {
 }
 
 fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
-    let input = args.input.as_deref().context("an input is needed")?;
-    if input == Path::new("-") {
+    let inputs = &args.inputs;
+    if inputs.iter().any(|input| input == Path::new("-")) {
         return Err(usage(
             "train reads its images again on --resume and cannot do so from stdin: \
              write the list to a file and give that",
         ));
     }
-    let out = args.out.clone().unwrap_or_else(|| default_out(input));
+    let out = args.out.clone().unwrap_or_else(|| default_out(&inputs[0]));
     if !args.print_config {
         RunDir::check_free(&out)?;
     }
     let settings = settings(args)?;
     let device = device::select(settings.train.device.unwrap_or_default())?;
     let threads = device::set_threads(settings.train.threads);
-    let set = find_images(input)?;
+    let set = find_images(inputs)?;
     let name = settings
         .train
         .method
@@ -74,7 +75,12 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
             .collect::<Vec<_>>()
             .join(" "),
         directory: std::env::current_dir().ok(),
-        input: absolute(input)?,
+        input: Inputs(
+            inputs
+                .iter()
+                .map(|input| absolute(input))
+                .collect::<Result<_>>()?,
+        ),
         images: set.files.len(),
     };
     let (mut config, mut choices) = complete(settings.over((entry.preset)(&facts)), &facts, info);
@@ -236,12 +242,18 @@ fn fit(
 }
 
 fn load(set: ImageSet, config: &Config, ui: &Ui) -> Result<Dataset> {
-    let data = Dataset::load(set, config.data.store, ui).map_err(|error| match error {
+    let data = Dataset::load(
+        set,
+        config.data.store,
+        &Cache::of_user(config.data.cache),
+        ui,
+    )
+    .map_err(|error| match error {
         DataError::Interrupted(interrupted) => anyhow::Error::from(interrupted),
         other => other.into(),
     })?;
     if data.is_empty() {
-        return Err(none_readable(Path::new(&config.run.input), &data.skipped).into());
+        return Err(none_readable(place(&config.run.input.0), &data.skipped).into());
     }
     Ok(data)
 }
@@ -324,6 +336,7 @@ fn settings(args: &cli::Train) -> Result<Settings> {
         run: None,
         data: DataSettings {
             size: args.size,
+            cache: args.cache,
             crop_scale: args.crop_scale.map(|low| [low, 1.0]),
             sobel: flag(args.sobel),
             flip: args.no_flip.then_some(false),
@@ -426,7 +439,7 @@ fn median_size(set: &ImageSet) -> (u32, u32) {
     let step = (set.files.len() / SAMPLE).max(1);
     let sizes: Vec<(u32, u32)> = (0..set.files.len())
         .step_by(step)
-        .filter_map(|row| decode::dimensions(&set.path(row)).ok())
+        .filter_map(|row| decode::dimensions(&set.bytes(row).ok()?).ok())
         .collect();
     let median = |mut values: Vec<u32>| {
         values.sort_unstable();

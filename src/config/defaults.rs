@@ -4,8 +4,8 @@
 use tch::Device;
 
 use super::{
-    ClusterConfig, Config, DataConfig, Keep, ModelConfig, OutputConfig, RunInfo, Schedule,
-    Settings, TrainConfig,
+    CacheChoice, ClusterConfig, Config, DataConfig, Keep, ModelConfig, OutputConfig, RunInfo,
+    Schedule, Settings, TrainConfig,
 };
 use crate::device::{DeviceChoice, PrecisionChoice, describe};
 
@@ -174,6 +174,7 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             } else {
                 size * PHOTO.1 / PHOTO.0
             },
+            cache: CacheChoice::Auto,
             crop_scale: [low, 1.0],
             flip: true,
             jitter: 0.0,

@@ -5,14 +5,14 @@
 //! in the rest to fit the data and the device.
 
 pub mod defaults;
+mod values;
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::device::{DeviceChoice, PrecisionChoice};
+pub use values::{CacheChoice, Inputs, Keep, Schedule};
 
 /// Defines a section twice: resolved, and with optional fields.
 macro_rules! section {
@@ -50,6 +50,9 @@ section! {
         size: usize,
         /// Side at which images are kept; the plain view is its centre, crops come from all of it.
         store: usize,
+        /// Where images are kept at that size. Runs of earlier versions do not name it.
+        #[serde(default)]
+        cache: CacheChoice,
         /// Share of the area that a random crop covers, from, to.
         crop_scale: [f64; 2],
         /// Mirror left and right at random.
@@ -142,8 +145,8 @@ pub struct RunInfo {
     /// The working directory: what a list of paths is relative to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
-    /// The data directory or list.
-    pub input: String,
+    /// Data directories, lists, shards or images.
+    pub input: Inputs,
     /// Images found in it.
     pub images: usize,
 }
@@ -176,83 +179,6 @@ impl Settings {
             output: self.output.over(below.output),
             method,
         }
-    }
-}
-
-/// How the learning rate falls over a run; `t` runs from 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Schedule {
-    /// lr throughout (DeepCluster).
-    Constant,
-    /// lr until t = 0.6, then in a straight line to 0.
-    Linear,
-    /// lr · (1 + cos πt) / 2
-    Cosine,
-    /// lr, divided by 5 at t = 0.3, 0.6 and 0.8 (rotation).
-    Steps,
-    /// lr, divided by 10 every 150 epochs (SeLa's `lrdrop`)
-    Drops,
-}
-
-impl Schedule {
-    /// The share of the learning rate at `t` of a run of so many epochs.
-    pub fn factor(self, t: f64, epochs: usize) -> f64 {
-        match self {
-            Self::Constant => 1.0,
-            Self::Linear => ((1.0 - t) / 0.4).clamp(0.0, 1.0),
-            Self::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * t.min(1.0)).cos()),
-            Self::Steps => [0.3, 0.6, 0.8]
-                .iter()
-                .filter(|&&at| t >= at)
-                .fold(1.0, |f, _| f / 5.0),
-            Self::Drops => 0.1_f64.powf((t * epochs as f64 / 150.0).floor()),
-        }
-    }
-}
-
-/// How many label files of past steps are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Keep {
-    Newest(usize),
-    All,
-}
-
-impl FromStr for Keep {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "all" => Ok(Self::All),
-            number => number
-                .parse()
-                .map(Self::Newest)
-                .map_err(|_| format!("'{number}' is neither a number nor `all`")),
-        }
-    }
-}
-
-impl TryFrom<String> for Keep {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl fmt::Display for Keep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => write!(f, "all"),
-            Self::Newest(count) => write!(f, "{count}"),
-        }
-    }
-}
-
-impl From<Keep> for String {
-    fn from(keep: Keep) -> Self {
-        keep.to_string()
     }
 }
 

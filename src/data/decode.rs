@@ -8,7 +8,7 @@ use std::path::Path;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
 
 use super::jpeg;
-use super::resize::centre_square;
+use super::resize::centre_square_into;
 
 /// Largest side that is decoded, and the memory that one image may take: a small file may claim to
 /// be 60,000 pixels wide.
@@ -37,12 +37,12 @@ pub enum DecodeError {
 }
 
 /// Size in pixels `(width, height)` as it will be shown, without decoding the pixels.
-pub fn dimensions(path: &Path) -> Result<(u32, u32), DecodeError> {
-    catch_unwind(AssertUnwindSafe(|| read_dimensions(path))).unwrap_or(Err(DecodeError::Panic))
+pub fn dimensions(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
+    catch_unwind(AssertUnwindSafe(|| read_dimensions(bytes))).unwrap_or(Err(DecodeError::Panic))
 }
 
-fn read_dimensions(path: &Path) -> Result<(u32, u32), DecodeError> {
-    let mut decoder = ImageReader::open(path)?
+fn read_dimensions(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
+    let mut decoder = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()?
         .into_decoder()?;
     let (width, height) = decoder.dimensions();
@@ -63,22 +63,22 @@ fn read_dimensions(path: &Path) -> Result<(u32, u32), DecodeError> {
 /// # Errors
 /// An unreadable, empty or enormous file.
 pub fn read(path: &Path) -> Result<Vec<u8>, DecodeError> {
-    let length = std::fs::metadata(path)?.len();
+    checked_length(std::fs::metadata(path)?.len())?;
+    Ok(std::fs::read(path)?)
+}
+
+/// The length of an image's file, where it can be one.
+pub(super) fn checked_length(length: u64) -> Result<usize, DecodeError> {
     if length > MAX_ALLOC {
         return Err(DecodeError::TooLong(length));
     }
-    Ok(std::fs::read(path)?)
+    Ok(length as usize)
 }
 
 /// The whole image of a file's `bytes` as 8-bit RGB, turned as its EXIF data say; transparency is
 /// laid over white, 16 bits become 8, of an animation the first frame is taken.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     decode_for(bytes, None)
-}
-
-/// The same of the file at `path`.
-pub fn of_file(path: &Path) -> Result<RgbImage, DecodeError> {
-    decode(&read(path)?)
 }
 
 /// The same, at a scale at which the short side has at least `side` pixels, where the format can be
@@ -130,12 +130,7 @@ fn over_white(image: &DynamicImage) -> RgbImage {
     flat
 }
 
-/// The centre square of an image file's `bytes` at `side` x `side` pixels.
-pub fn square(bytes: &[u8], side: u32) -> Result<RgbImage, DecodeError> {
-    centre_square(decode_for(bytes, Some(side))?, side)
-}
-
-/// The same of the file at `path`.
-pub fn square_of_file(path: &Path, side: u32) -> Result<RgbImage, DecodeError> {
-    square(&read(path)?, side)
+/// The centre square of an image file's `bytes`, `[side, side, 3]`, into `target`.
+pub fn square_into(bytes: &[u8], side: u32, target: &mut [u8]) -> Result<(), DecodeError> {
+    centre_square_into(&decode_for(bytes, Some(side))?, side, target)
 }

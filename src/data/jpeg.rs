@@ -27,10 +27,12 @@ pub(super) fn decode(
     max_side: u32,
     max_bytes: u64,
 ) -> Result<RgbImage, DecodeError> {
-    let mut limits = DecodeLimits::default();
-    limits.max_width = max_side as usize;
-    limits.max_height = max_side as usize;
-    limits.max_memory = Some(max_bytes);
+    let limits = DecodeLimits {
+        max_width: max_side as usize,
+        max_height: max_side as usize,
+        max_memory: Some(max_bytes),
+        ..DecodeLimits::default()
+    };
     let mut decoder = Decoder::new_with_limits(bytes, limits)?;
     decoder.set_output_format(PixelFormat::Rgb);
     let header = decoder.header();

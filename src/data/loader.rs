@@ -4,9 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::cache::Pixels;
+use super::cache::{Pixels, Read};
+use super::source::ImageSet;
+use crate::monitor::{Interrupted, Silent};
 
 /// Batches that wait ready.
 const PREFETCH: usize = 2;
@@ -31,13 +33,9 @@ pub fn batches(pixels: &Arc<Pixels>, order: Vec<u32>, lengths: Vec<usize>) -> Ba
         for length in lengths {
             let (rows, after) = rest.split_at(length.min(rest.len()));
             rest = after;
-            let batch = pixels.gather(rows).map(|bytes| {
-                let side = pixels.side() as i64;
-                let shape = [rows.len() as i64, side, side, 3];
-                PixelBatch {
-                    pixels: Tensor::from_data_size(&bytes, &shape, Kind::Uint8),
-                    rows: rows.to_vec(),
-                }
+            let batch = pixels.gather(rows).map(|pixels| PixelBatch {
+                pixels,
+                rows: rows.to_vec(),
             });
             if sender.send(batch).is_err() {
                 break;
@@ -63,6 +61,41 @@ impl Iterator for Batches {
         let lost = |_| Err(io::Error::other("the thread that prepares batches died"));
         Some(self.receiver.recv().unwrap_or_else(lost))
     }
+}
+
+/// Decodes `set` to squares of `side` pixels in blocks of `size` images, each while `take` works on
+/// the one before. `take` is also given the number of images that the block was made from.
+///
+/// # Errors
+/// Those of `take`, which end the work.
+pub fn decode_ahead<E>(
+    set: &ImageSet,
+    side: usize,
+    size: usize,
+    take: &mut dyn FnMut(Read, usize) -> Result<(), E>,
+) -> Result<(), E>
+where
+    E: From<Interrupted>,
+{
+    std::thread::scope(|scope| {
+        let (sender, receiver) = sync_channel(1);
+        let all = set.files.len();
+        scope.spawn(move || {
+            for start in (0..all).step_by(size) {
+                let rows = start..(start + size).min(all);
+                let count = rows.len();
+                let block = Pixels::decode(set, rows, side, &Silent);
+                if sender.send((block, count)).is_err() {
+                    break;
+                }
+            }
+        });
+        for (block, count) in receiver {
+            take(block?, count)?;
+        }
+        // Had the thread died, the scope would hand its panic on.
+        Ok(())
+    })
 }
 
 /// `count` images in batches of `size`; the last may be smaller.

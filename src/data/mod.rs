@@ -11,19 +11,19 @@ pub mod resize;
 pub mod sampler;
 pub mod source;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::monitor::{Interrupted, Monitor, Phase};
-use cache::Pixels;
+use cache::{Cache, Pixels, Read};
 use source::{ImageSet, Skipped};
 
 /// Images at the working size, with their names and, where folders tell, their classes.
 #[derive(Debug)]
 pub struct Dataset {
-    /// Path of each image relative to the data root.
-    pub names: Vec<String>,
-    /// Class names, empty where the folders tell none.
-    pub classes: Vec<String>,
+    set: Arc<ImageSet>,
+    /// Rows of the set that could be read.
+    kept: Vec<u32>,
     /// For each image the index of its class; `None` where the folders tell none.
     pub class_of: Option<Vec<u32>>,
     pub pixels: Arc<Pixels>,
@@ -37,38 +37,41 @@ pub enum DataError {
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
     #[error(
-        "cannot keep the decoded images in a temporary file: {0} (set TMPDIR to a larger disk)"
+        "cannot keep the decoded images in '{}': {error} (set SSL_CLUSTER_CACHE to a directory on a \
+         larger disk, or use `--cache off`)",
+        path.display()
     )]
-    Spill(#[from] std::io::Error),
+    Cache {
+        path: PathBuf,
+        error: std::io::Error,
+    },
 }
 
 impl Dataset {
-    /// Decodes every image of `set` to squares of `side` pixels. What cannot be read is left out
-    /// and listed in `skipped`.
-    pub fn load(set: ImageSet, side: usize, monitor: &dyn Monitor) -> Result<Self, DataError> {
+    /// Decodes every image of `set` to squares of `side` pixels, or finds them decoded. What cannot be
+    /// read is left out and listed in `skipped`.
+    pub fn load(
+        set: ImageSet,
+        side: usize,
+        cache: &Cache,
+        monitor: &dyn Monitor,
+    ) -> Result<Self, DataError> {
+        let set = Arc::new(set);
         monitor.begin(Phase::Read, "reading images", set.files.len() as u64);
-        let read = Pixels::read(&set, side, monitor);
+        let read = Pixels::open(&set, side, cache, monitor);
         monitor.end();
-        let (pixels, kept, mut unreadable) = read?;
-        let mut skipped = set.skipped;
+        let Read {
+            pixels,
+            kept,
+            skipped: mut unreadable,
+        } = read?;
+        let mut skipped = set.skipped.clone();
         skipped.append(&mut unreadable);
-        let class_of = (!set.classes.is_empty())
-            .then(|| {
-                kept.iter()
-                    .map(|&row| set.files[row].class)
-                    .collect::<Option<Vec<u32>>>()
-            })
-            .flatten();
+        let classes = kept.iter().map(|&row| set.files[row as usize].class);
+        let class_of = classes.collect();
         Ok(Self {
-            names: kept
-                .iter()
-                .map(|&row| set.files[row].name.clone())
-                .collect(),
-            classes: if class_of.is_some() {
-                set.classes
-            } else {
-                Vec::new()
-            },
+            set,
+            kept,
             class_of,
             pixels: Arc::new(pixels),
             skipped,
@@ -77,10 +80,25 @@ impl Dataset {
 
     /// The number of images.
     pub fn len(&self) -> usize {
-        self.names.len()
+        self.kept.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.kept.is_empty()
+    }
+
+    /// Path of an image relative to the data root.
+    pub fn name(&self, image: usize) -> &str {
+        &self.set.files[self.kept[image] as usize].name
+    }
+
+    /// The paths of all images.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        (0..self.len()).map(|image| self.name(image))
+    }
+
+    /// Names of the classes; empty where the folders tell none.
+    pub fn classes(&self) -> &[String] {
+        &self.set.classes
     }
 }

@@ -9,19 +9,29 @@ use super::decode::DecodeError;
 
 /// The centre square of an image, resized to `side` x `side` with antialiasing (bilinear, as
 /// Pillow's): the short side is scaled to `side` and the long one cropped.
-pub fn centre_square(image: RgbImage, side: u32) -> Result<RgbImage, DecodeError> {
+pub fn centre_square(image: &RgbImage, side: u32) -> Result<RgbImage, DecodeError> {
+    let mut square = vec![0; side as usize * side as usize * 3];
+    centre_square_into(image, side, &mut square)?;
+    RgbImage::from_raw(side, side, square).ok_or(DecodeError::Empty)
+}
+
+/// The same into `target`, `[side, side, 3]`.
+pub fn centre_square_into(
+    image: &RgbImage,
+    side: u32,
+    target: &mut [u8],
+) -> Result<(), DecodeError> {
     let (width, height) = image.dimensions();
     if (width, height) == (side, side) {
-        return Ok(image);
+        target.copy_from_slice(image.as_raw());
+        return Ok(());
     }
     let short = f64::from(width.min(height));
     let refused = |error: &dyn std::fmt::Display| DecodeError::Resize(error.to_string());
-    let pixels = image.as_raw();
-    let source = TypedImageRef::<U8x3>::from_buffer(width, height, pixels)
+    let source = TypedImageRef::<U8x3>::from_buffer(width, height, image.as_raw())
         .map_err(|error| refused(&error))?;
-    let mut square = vec![0; side as usize * side as usize * 3];
-    let mut target = TypedImage::<U8x3>::from_buffer(side, side, &mut square)
-        .map_err(|error| refused(&error))?;
+    let mut target =
+        TypedImage::<U8x3>::from_buffer(side, side, target).map_err(|error| refused(&error))?;
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
         .crop(
@@ -33,6 +43,5 @@ pub fn centre_square(image: RgbImage, side: u32) -> Result<RgbImage, DecodeError
     // The typed call: the other one compiles the convolutions of every pixel type into this crate.
     Resizer::new()
         .resize_typed(&source, &mut target, &options)
-        .map_err(|error| refused(&error))?;
-    RgbImage::from_raw(side, side, square).ok_or(DecodeError::Empty)
+        .map_err(|error| refused(&error))
 }

@@ -14,7 +14,7 @@ use crate::model::weights::{self, named_variables};
 /// The records of all images of `data`.
 pub fn final_records(data: &Dataset, assignments: &Assignments) -> Vec<LabelRecord> {
     (0..data.len())
-        .map(|image| label_record(&data.names[image], assignments, image))
+        .map(|image| label_record(data.name(image), assignments, image))
         .collect()
 }
 

@@ -124,7 +124,7 @@ impl<'a> Session<'a> {
     pub fn restore(&mut self) -> Result<()> {
         let path = self.run.checkpoint();
         let mut saved = Checkpoint::read(&path).context("this run cannot be resumed")?;
-        if saved.place.images != fingerprint(self.stage.data.names.iter().map(String::as_str)) {
+        if saved.place.images != fingerprint(self.stage.data.names()) {
             bail!(
                 "the images of '{}' are not those that this run began with (files were added, \
                  removed or renamed): put them back, or start a new run",
@@ -289,7 +289,7 @@ impl<'a> Session<'a> {
         let several = labels.len() > 1;
         (0..self.stage.data.len())
             .map(|image| LabelRecord {
-                path: self.stage.data.names[image].clone(),
+                path: self.stage.data.name(image).into(),
                 label: labels[0][image],
                 score: None,
                 distance: None,
@@ -462,7 +462,7 @@ impl<'a> Session<'a> {
             position: self.position,
             order: self.order_place.unwrap_or_default(),
             meter: self.meter.sums(),
-            images: fingerprint(self.stage.data.names.iter().map(String::as_str)),
+            images: fingerprint(self.stage.data.names()),
             method: values,
         });
         checkpoint.add(BACKBONE, named_variables(&self.stage.network.store));

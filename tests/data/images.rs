@@ -1,4 +1,4 @@
-//! Images in: what is found, how it is decoded, what the random views are.
+//! How images are decoded and served, and properties of the random views.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,74 +7,30 @@ use image::{DynamicImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use proptest::prelude::*;
 use ssl_cluster::data::augment::{Augmentation, ViewKey, centre};
 use ssl_cluster::data::cache::Pixels;
-use ssl_cluster::data::decode::{dimensions, of_file as decode, square_of_file as square};
+use ssl_cluster::data::decode::{self, DecodeError};
 use ssl_cluster::data::loader::{batches, equal_lengths, training_lengths};
 use ssl_cluster::data::resize::centre_square;
-use ssl_cluster::data::source::{ImageSet, natural_order};
+use ssl_cluster::data::source::ImageSet;
 use ssl_cluster::monitor::Silent;
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
-fn save(path: &Path, image: impl Into<DynamicImage>, format: ImageFormat) {
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    image.into().save_with_format(path, format).unwrap();
+use super::{ramp, save};
+
+fn decode(path: &Path) -> Result<RgbImage, DecodeError> {
+    decode::decode(&decode::read(path)?)
 }
 
-fn ramp(width: u32, height: u32) -> RgbImage {
-    RgbImage::from_fn(width, height, |x, y| {
-        Rgb([(x * 5) as u8, (y * 5) as u8, 100])
-    })
+fn square(path: &Path, side: u32) -> Result<(), DecodeError> {
+    let mut square = vec![0; (side * side * 3) as usize];
+    decode::square_into(&decode::read(path)?, side, &mut square)
 }
 
-#[test]
-fn a_directory_is_searched_in_natural_order_without_hidden_files_and_loops() {
-    let folder = TempDir::new().unwrap();
-    let root = folder.path();
-    for name in [
-        "b/10.png",
-        "b/2.png",
-        "a/1.PNG",
-        ".hidden/3.png",
-        "b/.4.png",
-    ] {
-        save(&root.join(name), ramp(4, 4), ImageFormat::Png);
-    }
-    std::fs::write(root.join("a/notes.txt"), "text").unwrap();
-    std::os::unix::fs::symlink(root, root.join("b/loop")).unwrap();
-    let set = ImageSet::find(root).unwrap();
-    let names: Vec<&str> = set.files.iter().map(|file| file.name.as_str()).collect();
-    assert_eq!(names, ["a/1.PNG", "b/2.png", "b/10.png"]);
-    assert_eq!(set.classes, ["a", "b"]);
-    assert_eq!(set.files[2].class, Some(1));
-    assert_eq!(set.others, 1);
-    assert_eq!(
-        set.skipped.len(),
-        1,
-        "the loop is reported: {:?}",
-        set.skipped
-    );
-    assert!(ImageSet::find(&root.join("none")).is_err());
-}
-
-#[test]
-fn images_in_one_folder_have_no_classes() {
-    let folder = TempDir::new().unwrap();
-    save(&folder.path().join("a/1.png"), ramp(4, 4), ImageFormat::Png);
-    save(&folder.path().join("a/2.png"), ramp(4, 4), ImageFormat::Png);
-    assert!(ImageSet::find(folder.path()).unwrap().classes.is_empty());
+fn dimensions(path: &Path) -> Result<(u32, u32), DecodeError> {
+    decode::dimensions(&decode::read(path)?)
 }
 
 proptest! {
-    #[test]
-    fn natural_order_is_an_order(a in "[a-z0-9]{0,6}", b in "[a-z0-9]{0,6}", c in "[a-z0-9]{0,6}") {
-        use std::cmp::Ordering::{Equal, Greater};
-        prop_assert_eq!(natural_order(&a, &b), natural_order(&b, &a).reverse());
-        prop_assert_eq!(natural_order(&a, &b) == Equal, a == b);
-        if natural_order(&a, &b) != Greater && natural_order(&b, &c) != Greater {
-            prop_assert!(natural_order(&a, &c) != Greater);
-        }
-    }
-
     #[test]
     fn arbitrary_bytes_are_an_error_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200),
                                                   magic in 0..4_usize) {
@@ -189,16 +145,16 @@ fn photographs_with_a_film_behind_them_are_read() {
 fn the_square_is_the_centre_and_antialiased() {
     // Three vertical stripes; the centre square of 30x10 is the middle one.
     let stripes = RgbImage::from_fn(30, 10, |x, _| Rgb([[10, 200, 90][x as usize / 10]; 3]));
-    let middle = centre_square(stripes, 5).unwrap();
+    let middle = centre_square(&stripes, 5).unwrap();
     // The filter of the outermost columns reaches a pixel over the edge.
     assert!((1..4).all(|x| (0..5).all(|y| middle.get_pixel(x, y).0 == [200; 3])));
     assert!(middle.pixels().all(|pixel| pixel.0[0] > 150));
     // A fine chessboard becomes grey; without antialiasing it would stay black or white.
     let chess = RgbImage::from_fn(64, 64, |x, y| Rgb([((x + y) % 2 * 255) as u8; 3]));
-    let small = centre_square(chess, 8).unwrap();
+    let small = centre_square(&chess, 8).unwrap();
     assert!(small.pixels().all(|pixel| (120..136).contains(&pixel.0[0])));
     let same = ramp(12, 12);
-    assert_eq!(centre_square(same.clone(), 12).unwrap(), same);
+    assert_eq!(centre_square(&same, 12).unwrap(), same);
 }
 
 fn pixels(count: usize, side: usize) -> (Arc<Pixels>, Tensor) {
@@ -214,12 +170,11 @@ fn pixels(count: usize, side: usize) -> (Arc<Pixels>, Tensor) {
         );
     }
     let set = ImageSet::find(folder.path()).unwrap();
-    let (pixels, kept, skipped) = Pixels::read(&set, side, &Silent).unwrap();
-    assert_eq!((kept.len(), skipped.len()), (count, 0));
+    let read = Pixels::decode(&set, 0..count, side, &Silent).unwrap();
+    assert_eq!((read.kept.len(), read.skipped.len()), (count, 0));
     let rows: Vec<u32> = (0..count as u32).collect();
-    let shape = [count as i64, side as i64, side as i64, 3];
-    let all = Tensor::from_data_size(&pixels.gather(&rows).unwrap(), &shape, Kind::Uint8);
-    (Arc::new(pixels), all)
+    let all = read.pixels.gather(&rows).unwrap();
+    (Arc::new(read.pixels), all)
 }
 
 #[test]

@@ -1,0 +1,158 @@
+//! Values of single options that are more than a number or a text.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Paths of inputs; in TOML one is a text, several are a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "OneOrMany", into = "OneOrMany")]
+pub struct Inputs(pub Vec<String>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl From<OneOrMany> for Inputs {
+    fn from(inputs: OneOrMany) -> Self {
+        match inputs {
+            OneOrMany::One(input) => Self(vec![input]),
+            OneOrMany::Many(inputs) => Self(inputs),
+        }
+    }
+}
+
+impl From<Inputs> for OneOrMany {
+    fn from(Inputs(mut inputs): Inputs) -> Self {
+        match inputs.len() {
+            1 => Self::One(inputs.remove(0)),
+            _ => Self::Many(inputs),
+        }
+    }
+}
+
+impl fmt::Display for Inputs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("', '"))
+    }
+}
+
+/// Where decoded pixels are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheChoice {
+    /// In memory where they fit, else on disk.
+    #[default]
+    Auto,
+    Ram,
+    /// In the cache directory, where the next run on the same images finds them.
+    Disk,
+    /// Nowhere: images are decoded each time that they are seen.
+    Off,
+}
+
+impl FromStr for CacheChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "ram" => Ok(Self::Ram),
+            "disk" => Ok(Self::Disk),
+            "off" => Ok(Self::Off),
+            other => Err(format!("'{other}' is no cache: auto, ram, disk or off")),
+        }
+    }
+}
+
+impl fmt::Display for CacheChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Ram => "ram",
+            Self::Disk => "disk",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// How the learning rate falls over a run; `t` runs from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// lr throughout (DeepCluster).
+    Constant,
+    /// lr until t = 0.6, then in a straight line to 0.
+    Linear,
+    /// lr · (1 + cos πt) / 2
+    Cosine,
+    /// lr, divided by 5 at t = 0.3, 0.6 and 0.8 (rotation).
+    Steps,
+    /// lr, divided by 10 every 150 epochs (SeLa's `lrdrop`)
+    Drops,
+}
+
+impl Schedule {
+    /// The share of the learning rate at `t` of a run of so many epochs.
+    pub fn factor(self, t: f64, epochs: usize) -> f64 {
+        match self {
+            Self::Constant => 1.0,
+            Self::Linear => ((1.0 - t) / 0.4).clamp(0.0, 1.0),
+            Self::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * t.min(1.0)).cos()),
+            Self::Steps => [0.3, 0.6, 0.8]
+                .iter()
+                .filter(|&&at| t >= at)
+                .fold(1.0, |f, _| f / 5.0),
+            Self::Drops => 0.1_f64.powf((t * epochs as f64 / 150.0).floor()),
+        }
+    }
+}
+
+/// How many label files of past steps are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Keep {
+    Newest(usize),
+    All,
+}
+
+impl FromStr for Keep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            number => number
+                .parse()
+                .map(Self::Newest)
+                .map_err(|_| format!("'{number}' is neither a number nor `all`")),
+        }
+    }
+}
+
+impl TryFrom<String> for Keep {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => write!(f, "all"),
+            Self::Newest(count) => write!(f, "{count}"),
+        }
+    }
+}
+
+impl From<Keep> for String {
+    fn from(keep: Keep) -> Self {
+        keep.to_string()
+    }
+}

@@ -1,0 +1,179 @@
+//! Files of decoded pixels in the user's cache directory, each for one set of images at one size, found
+//! again by the paths, sizes and times of the images.
+//!
+//! A file holds the squares `[n, side, side, 3] u8`, then JSON that says which rows they are, then the
+//! JSON's length (8 bytes, little-endian). It appears under its name when it is complete, so that
+//! several processes may write and read the same one.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+
+use super::{Backing, GROUP, Pixels, Read};
+use crate::data::DataError;
+use crate::data::source::{ImageSet, Skipped};
+use crate::monitor::{Interrupted, Monitor, Silent};
+
+/// Names of the files end so, and of unfinished ones begin so.
+const EXTENSION: &str = "pixels";
+const UNFINISHED: &str = ".unfinished-";
+/// Changes with whatever changes the pixels of an image: decoder, resizing, this format.
+const VERSION: &str = "1";
+
+/// The place of one set's pixels.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+}
+
+/// What stands behind the pixels.
+#[derive(Debug, Serialize, Deserialize)]
+struct Trailer {
+    /// Images of the set.
+    images: usize,
+    skipped: Vec<(u32, Skipped)>,
+}
+
+/// The directory of these files: `$SSL_CLUSTER_CACHE`, or `ssl-cluster/pixels` in the user's cache
+/// directory.
+pub fn directory() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    set("SSL_CLUSTER_CACHE").map(PathBuf::from).or_else(|| {
+        let cache = set("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| Some(Path::new(&set("HOME")?).join(".cache")));
+        Some(cache?.join("ssl-cluster/pixels"))
+    })
+}
+
+/// The files in `directory` with their sizes, unfinished ones (whose makers may be at work or dead)
+/// included.
+pub fn files(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    let entries = match directory.read_dir() {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let finished = path.extension().is_some_and(|found| found == EXTENSION);
+        if finished || name.starts_with(UNFINISHED) {
+            let length = path.metadata().map_or(0, |metadata| metadata.len());
+            files.push((path, length));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+impl Store {
+    /// The place of `set`'s pixels at `side`.
+    ///
+    /// # Errors
+    /// No `directory`.
+    pub fn new(set: &ImageSet, side: usize, directory: Option<&Path>) -> Result<Self, DataError> {
+        let directory = directory.ok_or_else(|| DataError::Cache {
+            path: "$SSL_CLUSTER_CACHE".into(),
+            error: io::Error::other("neither it nor XDG_CACHE_HOME nor HOME is set"),
+        })?;
+        let mut key = blake3::Hasher::new();
+        key.update(format!("{VERSION} {side} {}", set.files.len()).as_bytes());
+        for row in 0..set.files.len() {
+            match set.stamp(row) {
+                Some((path, length, changed)) => {
+                    let path = std::path::absolute(&path).unwrap_or(path);
+                    key.update(format!("{path:?} {length} {changed:?}\n").as_bytes());
+                }
+                None => {
+                    key.update(b"gone\n");
+                }
+            }
+        }
+        let name = key.finalize().to_hex();
+        Ok(Self {
+            path: directory.join(format!("{}.{EXTENSION}", &name[..32])),
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The pixels, where they are there and whole.
+    pub(super) fn read(&self, side: usize) -> Option<Read> {
+        let file = File::open(&self.path).ok()?;
+        let size = file.metadata().ok()?.len();
+        let mut length = [0; 8];
+        file.read_exact_at(&mut length, size.checked_sub(8)?).ok()?;
+        let start = size
+            .checked_sub(8)?
+            .checked_sub(u64::from_le_bytes(length))?;
+        let mut json = vec![0; (size - 8 - start) as usize];
+        file.read_exact_at(&mut json, start).ok()?;
+        let Trailer { images, skipped } = serde_json::from_slice(&json).ok()?;
+        let count = images.checked_sub(skipped.len())?;
+        if start != (count * side * side * 3) as u64 {
+            return None;
+        }
+        let mut left_out = skipped.iter().map(|(row, _)| *row).peekable();
+        let kept = (0..images as u32).filter(|row| left_out.next_if_eq(row).is_none());
+        Some(Read {
+            kept: kept.collect(),
+            pixels: Pixels {
+                side,
+                count,
+                backing: Backing::File(file),
+            },
+            skipped: skipped.into_iter().map(|(_, skipped)| skipped).collect(),
+        })
+    }
+
+    /// Decodes `set` into the file.
+    pub(super) fn fill(
+        &self,
+        set: &ImageSet,
+        side: usize,
+        monitor: &dyn Monitor,
+    ) -> Result<Read, DataError> {
+        let failed = |error: io::Error| DataError::Cache {
+            path: self.path.clone(),
+            error,
+        };
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempfile_in(directory)
+            .map_err(failed)?;
+        let images = set.files.len();
+        let mut skipped = Vec::new();
+        for start in (0..images).step_by(GROUP) {
+            if monitor.stopping() {
+                return Err(Interrupted.into());
+            }
+            let group = start..(start + GROUP).min(images);
+            let read = Pixels::decode(set, group.clone(), side, &Silent)?;
+            file.write_all(read.pixels.in_memory()).map_err(failed)?;
+            let mut kept = read.kept.into_iter().peekable();
+            let failures = group.filter(|&row| kept.next_if_eq(&(row as u32)).is_none());
+            skipped.extend(failures.map(|row| row as u32).zip(read.skipped));
+            monitor.advance(GROUP.min(images - start) as u64);
+        }
+        finish(file, &self.path, &Trailer { images, skipped }).map_err(failed)?;
+        self.read(side)
+            .ok_or_else(|| failed(io::Error::other("what was written cannot be read back")))
+    }
+}
+
+fn finish(mut file: NamedTempFile, path: &Path, trailer: &Trailer) -> io::Result<()> {
+    let json = serde_json::to_vec(trailer)?;
+    file.write_all(&json)?;
+    file.write_all(&(json.len() as u64).to_le_bytes())?;
+    file.persist(path)?;
+    Ok(())
+}
