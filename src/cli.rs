@@ -44,6 +44,8 @@ pub enum Command {
     Cluster(Box<Cluster>),
     /// Optimal transport: what goes from where to where at the least cost
     Transport(Transport),
+    /// Show what train would see of a folder: formats, sizes, copies, unreadable files, speed
+    Inspect(Inspect),
     /// Measure features and labels where folder names are classes
     Eval(Eval),
     /// Write a run's HTML report
@@ -52,6 +54,8 @@ pub enum Command {
     Methods,
     /// Show what this machine offers: libtorch, CUDA, threads, memory
     Doctor,
+    /// Show, or clear, the decoded images that are kept on disk
+    Cache(CacheArgs),
     /// Print a completion script for your shell
     Completions(Completions),
 }
@@ -216,6 +220,58 @@ pub struct Numbers {
     /// [default: auto, or the run's]
     #[arg(long)]
     pub precision: Option<PrecisionChoice>,
+}
+
+/// See what train would see, before a night is spent on it.
+#[derive(Debug, Args)]
+#[command(after_help = INSPECT_EXAMPLES)]
+pub struct Inspect {
+    /// Directories, images, .tar shards, lists of paths, or `-` for a list on stdin
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    /// Side of the network's input in pixels [default: train's]
+    #[arg(long, value_parser = at_least_one)]
+    pub size: Option<usize>,
+    /// Passes of the loader, without a network, whose speed is measured; the first one decodes
+    #[arg(long, default_value_t = 1)]
+    pub epochs: usize,
+    /// Make random views, as training does
+    #[arg(long)]
+    pub augment: bool,
+    /// Strength of random brightness, contrast, saturation and hue, 0 to 1
+    #[arg(long, requires = "augment")]
+    pub jitter: Option<f64>,
+    /// Where decoded images are kept: auto, ram, disk, off
+    #[arg(long)]
+    pub cache: Option<CacheChoice>,
+    /// JSON on a terminal too
+    #[arg(long)]
+    pub json: bool,
+    /// Fail with exit code 3 where images cannot be read
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  ssl-cluster inspect photos/
+  ssl-cluster inspect photos/ --json | jq -r '.unreadable[].path'
+  ssl-cluster inspect photos/ --json | jq -r '.duplicates[][1:][]'      all copies but the first
+  ssl-cluster inspect shards/ --size 224 --epochs 3 --augment           how fast images come in";
+
+/// Decoded images on disk.
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    #[command(subcommand)]
+    pub action: Option<CacheAction>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum CacheAction {
+    /// Remove them; runs decode anew
+    Clear,
 }
 
 /// Label images with a trained run.

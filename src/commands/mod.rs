@@ -1,10 +1,12 @@
 //! One file for each command, and how a run of the program ends.
 
 mod assign;
+mod cache;
 mod cluster;
 mod doctor;
 mod eval;
 mod features;
+mod inspect;
 mod labeller;
 mod matrix;
 mod methods;
@@ -80,6 +82,8 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitStatus> {
         Command::Features(args) => features::run(args, ui),
         Command::Cluster(args) => cluster::run(*args, ui),
         Command::Transport(args) => transport::run(args),
+        Command::Inspect(args) => inspect::run(args, ui),
+        Command::Cache(args) => cache::run(args),
         Command::Eval(args) => eval::run(args, ui),
         Command::Report(args) => report::run(args, ui),
         Command::Methods => methods::run(),

@@ -60,29 +60,8 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
         .clone()
         .unwrap_or_else(|| METHODS[0].name.into());
     let entry = find_method(&name)?;
-    let (width, height) = median_size(&set);
-    let facts = Facts {
-        images: set.files.len(),
-        width,
-        height,
-        device,
-        threads,
-    };
-    let info = RunInfo {
-        version: env!("CARGO_PKG_VERSION").into(),
-        command: std::env::args_os()
-            .map(|arg| arg.to_string_lossy().into_owned())
-            .collect::<Vec<_>>()
-            .join(" "),
-        directory: std::env::current_dir().ok(),
-        input: Inputs(
-            inputs
-                .iter()
-                .map(|input| absolute(input))
-                .collect::<Result<_>>()?,
-        ),
-        images: set.files.len(),
-    };
+    let facts = facts(&set, device, threads);
+    let info = run_info(absolute_inputs(inputs)?, &set);
     let (mut config, mut choices) = complete(settings.over((entry.preset)(&facts)), &facts, info);
     config.train.method = name;
     config.train.threads = threads;
@@ -241,7 +220,34 @@ fn fit(
     Ok(ExitStatus::Done)
 }
 
-fn load(set: ImageSet, config: &Config, ui: &Ui) -> Result<Dataset> {
+/// What the defaults look at.
+pub(super) fn facts(set: &ImageSet, device: Device, threads: usize) -> Facts {
+    let (width, height) = median_size(set);
+    Facts {
+        images: set.files.len(),
+        width,
+        height,
+        device,
+        threads,
+    }
+}
+
+/// Where a run comes from.
+pub(super) fn run_info(input: Inputs, set: &ImageSet) -> RunInfo {
+    RunInfo {
+        version: env!("CARGO_PKG_VERSION").into(),
+        command: std::env::args_os()
+            .map(|arg| arg.to_string_lossy().into_owned())
+            .collect::<Vec<_>>()
+            .join(" "),
+        directory: std::env::current_dir().ok(),
+        input,
+        images: set.files.len(),
+    }
+}
+
+/// Decodes the images as the options say.
+pub(super) fn load(set: ImageSet, config: &Config, ui: &Ui) -> Result<Dataset> {
     let data = Dataset::load(
         set,
         config.data.store,
@@ -420,6 +426,12 @@ fn default_out(input: &Path) -> PathBuf {
         .ok()
         .and_then(|path| path.file_stem().map(|stem| stem.to_os_string()));
     Path::new("runs").join(name.unwrap_or_else(|| "run".into()))
+}
+
+/// The paths of `inputs` from anywhere.
+pub(super) fn absolute_inputs(inputs: &[PathBuf]) -> Result<Inputs> {
+    let paths = inputs.iter().map(|input| absolute(input));
+    Ok(Inputs(paths.collect::<Result<_>>()?))
 }
 
 /// The path of `input` from anywhere.

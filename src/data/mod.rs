@@ -10,6 +10,7 @@ pub mod loader;
 pub mod resize;
 pub mod sampler;
 pub mod source;
+pub mod survey;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -84,22 +84,6 @@ impl Context<'_> {
         )
     }
 
-    /// The run's augmentation.
-    pub fn augmentation(&self) -> Augmentation {
-        let data = &self.config.data;
-        Augmentation {
-            size: data.size as i64,
-            crop_scale: data.crop_scale,
-            crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
-            flip: data.flip,
-            jitter: (data.jitter > 0.0)
-                .then(|| [data.jitter, data.jitter, data.jitter, data.jitter.min(0.5)]),
-            greyscale: data.greyscale,
-            blur: data.blur,
-            solarise: data.solarise,
-        }
-    }
-
     /// Random view number `view` of a batch: `[b, 3, size, size] f32` in 0..1. The same (seed,
     /// images seen, image, view) gives the same pixels.
     pub fn view(&self, batch: &Batch, view: u64) -> Tensor {
@@ -108,7 +92,7 @@ impl Context<'_> {
             seen: self.position.images,
             view,
         };
-        tch::no_grad(|| self.augmentation().apply(&batch.pixels, &batch.rows, key))
+        tch::no_grad(|| Augmentation::of(&self.config.data).apply(&batch.pixels, &batch.rows, key))
     }
 
     /// A random view for a label step, apart from those that are trained on.
@@ -119,7 +103,7 @@ impl Context<'_> {
             seen,
             view: 0,
         };
-        tch::no_grad(|| self.augmentation().apply(&batch.pixels, &batch.rows, key))
+        tch::no_grad(|| Augmentation::of(&self.config.data).apply(&batch.pixels, &batch.rows, key))
     }
 
     /// The unchanged centre of a batch's images: `[b, 3, size, size] f32` in 0..1.

@@ -17,6 +17,7 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use tch::{Device, Kind, Tensor};
 
+use crate::config::DataConfig;
 use crate::random::{Purpose, stream};
 
 /// Weights of R, G and B in the luminance that contrast, saturation and greyscale use (ITU-R 601, as
@@ -97,6 +98,21 @@ pub struct Recipe {
 }
 
 impl Augmentation {
+    /// That of a run.
+    pub fn of(data: &DataConfig) -> Self {
+        Self {
+            size: data.size as i64,
+            crop_scale: data.crop_scale,
+            crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
+            flip: data.flip,
+            jitter: (data.jitter > 0.0)
+                .then(|| [data.jitter, data.jitter, data.jitter, data.jitter.min(0.5)]),
+            greyscale: data.greyscale,
+            blur: data.blur,
+            solarise: data.solarise,
+        }
+    }
+
     /// Views `[b, 3, size, size] f32` in 0..1 of images `[b, side, side, 3] u8`; `rows` says which
     /// images they are. On the CPU memory is that of the result, elsewhere that of a few batches.
     pub fn apply(&self, pixels: &Tensor, rows: &[u32], key: ViewKey) -> Tensor {

@@ -61,14 +61,18 @@ pub fn files(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let finished = path.extension().is_some_and(|found| found == EXTENSION);
-        if finished || name.starts_with(UNFINISHED) {
+        if is_finished(&path) || name.starts_with(UNFINISHED) {
             let length = path.metadata().map_or(0, |metadata| metadata.len());
             files.push((path, length));
         }
     }
     files.sort();
     Ok(files)
+}
+
+/// Whether a file of the directory is complete.
+pub fn is_finished(path: &Path) -> bool {
+    path.extension().is_some_and(|found| found == EXTENSION)
 }
 
 impl Store {

@@ -1,0 +1,246 @@
+//! `inspect`: what `train` would see, and how fast it comes in.
+
+use std::io::{IsTerminal, Write};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::train::{absolute_inputs, facts, load, run_info};
+use super::{ExitStatus, find_images, machine, report_skipped};
+use crate::cli;
+use crate::config::defaults::complete;
+use crate::config::{Config, DataSettings, Settings};
+use crate::data::Dataset;
+use crate::data::augment::{Augmentation, ViewKey, centre};
+use crate::data::loader::{batches, equal_lengths};
+use crate::data::sampler::shuffled;
+use crate::data::source::{ImageSet, Skipped};
+use crate::data::survey::{Survey, survey};
+use crate::monitor::{Interrupted, Monitor, Phase};
+use crate::random::{Purpose, stream};
+use crate::ui::Ui;
+
+/// Copies and unreadable files that the table names.
+const NAMED: usize = 5;
+
+/// The answer, as JSON gives it.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Images that can be read.
+    images: usize,
+    /// Inputs that cannot.
+    skipped: usize,
+    unreadable: Vec<Skipped>,
+    /// Files that are no images by their names.
+    others: usize,
+    bytes: u64,
+    formats: std::collections::BTreeMap<String, usize>,
+    /// Pixels: smallest, median and largest.
+    width: [u32; 3],
+    height: [u32; 3],
+    classes: Vec<Class>,
+    /// Paths of files with the same content, each group by itself.
+    duplicates: Vec<Vec<String>>,
+    /// Side of the network's input, and that at which images are kept, in pixels.
+    size: usize,
+    store: usize,
+    epochs: Vec<Epoch>,
+}
+
+#[derive(Debug, Serialize)]
+struct Class {
+    name: String,
+    images: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Epoch {
+    images_per_second: f64,
+    seconds: f64,
+}
+
+pub fn run(args: cli::Inspect, ui: &Ui) -> Result<ExitStatus> {
+    let device = machine(&args.machine)?;
+    let set = find_images(&args.inputs)?;
+    let survey = survey(&set, ui)?;
+    let duplicates = paths_of(&survey, &set);
+    let others = set.others;
+    let facts = facts(&set, device, crate::device::cores());
+    let settings = Settings {
+        data: DataSettings {
+            size: args.size,
+            cache: args.cache,
+            jitter: args.jitter,
+            ..DataSettings::default()
+        },
+        ..Settings::default()
+    };
+    let info = run_info(absolute_inputs(&args.inputs)?, &set);
+    let (config, _) = complete(settings, &facts, info);
+
+    let started = Instant::now();
+    let data = load(set, &config, ui)?;
+    let mut epochs = Vec::new();
+    for epoch in 0..args.epochs {
+        // The first decodes as well.
+        let since = if epoch == 0 { started } else { Instant::now() };
+        serve(&data, &config, device, epoch as u64, args.augment, ui)?;
+        let seconds = since.elapsed().as_secs_f64();
+        epochs.push(Epoch {
+            images_per_second: data.len() as f64 / seconds,
+            seconds,
+        });
+    }
+    let report = Report {
+        images: data.len(),
+        skipped: data.skipped.len(),
+        unreadable: data.skipped.clone(),
+        others,
+        bytes: survey.bytes,
+        width: range(&survey.widths),
+        height: range(&survey.heights),
+        formats: survey.formats,
+        classes: classes_of(&data),
+        duplicates,
+        size: config.data.size,
+        store: config.data.store,
+        epochs,
+    };
+    let mut out = std::io::stdout().lock();
+    if out.is_terminal() && !args.json {
+        table(&report, &mut out)?;
+    } else {
+        serde_json::to_writer(&mut out, &report)?;
+        writeln!(out)?;
+    }
+    report_skipped(
+        &data.skipped,
+        data.len() + data.skipped.len(),
+        args.strict,
+        ui,
+    )?;
+    Ok(ExitStatus::Done)
+}
+
+/// Runs the loader over all images, in random order, as an epoch of training would.
+fn serve(
+    data: &Dataset,
+    config: &Config,
+    device: tch::Device,
+    epoch: u64,
+    augment: bool,
+    ui: &Ui,
+) -> Result<()> {
+    let n = data.len();
+    let mut rng = stream(config.train.seed, Purpose::Order, epoch, 0);
+    let order = shuffled(n, &mut rng);
+    let lengths = equal_lengths(n, config.train.batch_size);
+    let augmentation = Augmentation::of(&config.data);
+    ui.begin(Phase::Read, &format!("epoch {}", epoch + 1), n as u64);
+    let mut key = ViewKey {
+        seed: config.train.seed,
+        seen: epoch * n as u64,
+        view: 0,
+    };
+    for batch in batches(&data.pixels, order, lengths) {
+        if ui.stopping() {
+            ui.end();
+            return Err(Interrupted.into());
+        }
+        let batch = batch.context("the images changed while they were read")?;
+        let pixels = batch.pixels.to_device(device);
+        let views = tch::no_grad(|| match augment {
+            true => augmentation.apply(&pixels, &batch.rows, key),
+            false => centre(&pixels, config.data.size as i64),
+        });
+        debug_assert_eq!(views.size()[0], batch.rows.len() as i64);
+        key.seen += batch.rows.len() as u64;
+        ui.advance(batch.rows.len() as u64);
+    }
+    if let tch::Device::Cuda(index) = device {
+        tch::Cuda::synchronize(index as i64);
+    }
+    ui.end();
+    Ok(())
+}
+
+fn paths_of(survey: &Survey, set: &ImageSet) -> Vec<Vec<String>> {
+    let name = |row: &usize| set.files[*row].name.to_string();
+    let groups = survey.copies.iter();
+    groups.map(|rows| rows.iter().map(name).collect()).collect()
+}
+
+/// Smallest, median and largest.
+fn range(sorted: &[u32]) -> [u32; 3] {
+    let at = |index: usize| sorted.get(index).copied().unwrap_or(0);
+    [0, sorted.len() / 2, sorted.len().saturating_sub(1)].map(at)
+}
+
+fn classes_of(data: &Dataset) -> Vec<Class> {
+    let mut counts = vec![0; data.classes().len()];
+    for &class in data.class_of.iter().flatten() {
+        counts[class as usize] += 1;
+    }
+    let names = data.classes().iter().cloned();
+    names
+        .zip(counts)
+        .map(|(name, images)| Class { name, images })
+        .collect()
+}
+
+fn table(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
+    let mut line = |name: &str, text: String| writeln!(out, "{name:<12} {text}");
+    line(
+        "images",
+        format!("{}, {:.1} MB", report.images, report.bytes as f64 / 1e6),
+    )?;
+    let formats = report.formats.iter();
+    let formats: Vec<String> = formats
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    line("formats", formats.join(", "))?;
+    let [width, height] = [report.width, report.height];
+    line(
+        "sizes",
+        format!(
+            "{}x{} in the median; width {} to {}, height {} to {}",
+            width[1], height[1], width[0], width[2], height[0], height[2]
+        ),
+    )?;
+    let counts = || report.classes.iter().map(|class| class.images);
+    line(
+        "classes",
+        match (counts().min(), counts().max()) {
+            (Some(least), Some(most)) => format!(
+                "{} folders of {least} to {most} images (used for evaluation only)",
+                report.classes.len()
+            ),
+            _ => "none: the images are not in several folders".into(),
+        },
+    )?;
+    if report.others > 0 {
+        line("others", format!("{} files are no images", report.others))?;
+    }
+    line("unreadable", report.skipped.to_string())?;
+    for skipped in report.unreadable.iter().take(NAMED) {
+        line("", format!("{}: {}", skipped.path, skipped.reason))?;
+    }
+    let copies: usize = report.duplicates.iter().map(|group| group.len() - 1).sum();
+    line("duplicates", format!("{copies} files are copies of others"))?;
+    for group in report.duplicates.iter().take(NAMED) {
+        line("", group[..group.len().min(NAMED)].join(" = "))?;
+    }
+    line(
+        "size",
+        format!("{} px, kept at {} px", report.size, report.store),
+    )?;
+    for (number, epoch) in (1..).zip(&report.epochs) {
+        let how = if number == 1 { " (decoding)" } else { "" };
+        line(
+            &format!("epoch {number}"),
+            format!("{:.0} images/s{how}", epoch.images_per_second),
+        )?;
+    }
+    Ok(())
+}
