@@ -2,7 +2,7 @@
 //! from its crop to its last change, where operations on the whole batch would move it through
 //! memory for each of them.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::{Crop, LUMINANCE, Operation, Recipe, SOLARISE_FROM, blur_weights};
 use crate::device::{filled_rows, numbers};
@@ -13,15 +13,16 @@ pub(super) fn cook(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
     let pixels = pixels.contiguous();
     let images = numbers::<u8>(&pixels);
     let shape = [recipes.len() as i64, size, size, 3];
+    // Compiled for each of the processor's instruction sets; the widest one runs.
+    let arch = pulp::Arch::new();
     let views = filled_rows::<f32>(&shape, |row, view| {
         let image = &images[row * side * side * 3..][..side * side * 3];
         let recipe = &recipes[row];
-        sample(image, side, &recipe.crop, view, size as usize);
+        arch.dispatch(|| sample(image, side, &recipe.crop, view, size as usize));
         for &operation in &recipe.operations {
-            change(view, size as usize, operation);
+            arch.dispatch(|| change(view, size as usize, operation));
         }
     });
-    debug_assert_eq!(views.kind(), Kind::Float);
     views.permute([0, 3, 1, 2])
 }
 
@@ -52,53 +53,65 @@ fn places(start: f64, length: f64, size: usize, side: usize) -> Vec<Between> {
 }
 
 /// Bilinear samples of a crop of `image` `[side, side, 3]` in 0..1: `view` `[size, size, 3]`.
+#[inline(always)]
 fn sample(image: &[u8], side: usize, crop: &Crop, view: &mut [f32], size: usize) {
     let mut columns = places(crop.left, crop.width, size, side);
     if crop.mirror {
         columns.reverse();
     }
     let rows = places(crop.top, crop.height, size, side);
-    let first = columns
-        .iter()
-        .map(|column| column.before)
-        .min()
-        .unwrap_or(0);
+    let first = columns.iter().map(|column| column.before).min().unwrap_or(0);
     let last = columns.iter().map(|column| column.after).max().unwrap_or(0);
     let shown = 3 * first..3 * (last + 1);
-    // One number more, so that every pixel can be read as four.
+    // One number more, so that every pixel can be read, and written, as four.
     let mut line = vec![0.0_f32; 3 * side + 1];
-    for (row, target) in rows.iter().zip(view.chunks_exact_mut(3 * size)) {
-        let above = &image[row.before * side * 3..][shown.clone()];
-        let below = &image[row.after * side * 3..][shown.clone()];
-        let (upper, lower) = ((1.0 - row.share) / 255.0, row.share / 255.0);
-        for ((number, &a), &b) in line[shown.clone()].iter_mut().zip(above).zip(below) {
-            *number = f32::from(a) * upper + f32::from(b) * lower;
-        }
-        let (whole, end) = target.split_at_mut(3 * (size - 1));
-        for (at, column) in columns[..size - 1].iter().enumerate() {
-            // Four numbers at once; the fourth is overwritten by the next pixel.
-            let pixel = blend(&line, column);
-            match whole.get_mut(3 * at..3 * at + 4) {
-                Some(place) => place.copy_from_slice(&pixel),
-                None => whole[3 * at..].copy_from_slice(&pixel[..3]),
+    let width = 3 * size;
+    for (number, row) in rows.iter().enumerate() {
+        blend_lines(
+            &mut line[shown.clone()],
+            &image[row.before * side * 3..][shown.clone()],
+            &image[row.after * side * 3..][shown.clone()],
+            row.share,
+        );
+        let target = &mut view[number * width..];
+        match target.get_mut(..width + 1) {
+            // The first number of the next line is written too early; that line follows.
+            Some(target) => blend_pixels(&line, &columns, target),
+            None => {
+                let mut last = vec![0.0; width + 1];
+                blend_pixels(&line, &columns, &mut last);
+                target.copy_from_slice(&last[..width]);
             }
         }
-        end.copy_from_slice(&blend(&line, &columns[size - 1])[..3]);
     }
 }
 
-/// A pixel between two of `line`, and one number more.
+/// A line between two others, in 0..1.
 #[inline(always)]
-fn blend(line: &[f32], column: &Between) -> [f32; 4] {
-    let at = |pixel: usize| -> [f32; 4] {
-        let four = &line[3 * pixel..3 * pixel + 4];
-        [four[0], four[1], four[2], four[3]]
-    };
-    let (before, after) = (at(column.before), at(column.after));
-    [0, 1, 2, 3].map(|c| before[c] + (after[c] - before[c]) * column.share)
+fn blend_lines(line: &mut [f32], above: &[u8], below: &[u8], share: f32) {
+    let (upper, lower) = ((1.0 - share) / 255.0, share / 255.0);
+    for ((number, &a), &b) in line.iter_mut().zip(above).zip(below) {
+        *number = f32::from(a) * upper + f32::from(b) * lower;
+    }
+}
+
+/// A pixel of `line` for each of `columns`; `target` is one number longer than they are.
+#[inline(always)]
+fn blend_pixels(line: &[f32], columns: &[Between], target: &mut [f32]) {
+    for (at, column) in columns.iter().enumerate() {
+        let before = &line[3 * column.before..3 * column.before + 4];
+        let after = &line[3 * column.after..3 * column.after + 4];
+        // Four numbers at once; the next pixel overwrites the fourth.
+        let pixel = &mut target[3 * at..3 * at + 4];
+        for channel in 0..4 {
+            pixel[channel] =
+                before[channel] + (after[channel] - before[channel]) * column.share;
+        }
+    }
 }
 
 /// Applies `operation` to an image `[size, size, 3]`.
+#[inline(always)]
 fn change(view: &mut [f32], size: usize, operation: Operation) {
     match operation {
         Operation::Brightness(factor) => {
@@ -148,11 +161,13 @@ fn change(view: &mut [f32], size: usize, operation: Operation) {
     }
 }
 
+#[inline(always)]
 fn luminance(pixel: &[f32]) -> f32 {
     pixel[0] * LUMINANCE[0] + pixel[1] * LUMINANCE[1] + pixel[2] * LUMINANCE[2]
 }
 
 /// Turns the hue of one pixel by a share of a full circle: to HSV and back, as torchvision does.
+#[inline(always)]
 fn turn_hue(pixel: &mut [f32], turn: f32) {
     let [r, g, b] = [pixel[0], pixel[1], pixel[2]];
     let value = r.max(g).max(b);
@@ -180,6 +195,7 @@ fn turn_hue(pixel: &mut [f32], turn: f32) {
 
 /// Two passes of a one-dimensional kernel, with the image mirrored at its border (without repeating
 /// the border itself).
+#[inline(always)]
 fn blur(view: &mut [f32], size: usize, sigma: f32) {
     let weights = blur_weights(sigma, size as i64);
     let radius = weights.len() / 2;
