@@ -2,6 +2,7 @@
 //! from its crop to its last change, where operations on the whole batch would move it through
 //! memory for each of them.
 
+use pulp::{Arch, Simd, WithSimd};
 use tch::Tensor;
 
 use super::{Crop, LUMINANCE, Operation, Recipe, SOLARISE_FROM, blur_weights};
@@ -14,16 +15,49 @@ pub(super) fn cook(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
     let images = numbers::<u8>(&pixels);
     let shape = [recipes.len() as i64, size, size, 3];
     // Compiled for each of the processor's instruction sets; the widest one runs.
-    let arch = pulp::Arch::new();
+    let arch = Arch::new();
     let views = filled_rows::<f32>(&shape, |row, view| {
         let image = &images[row * side * side * 3..][..side * side * 3];
-        let recipe = &recipes[row];
-        arch.dispatch(|| sample(image, side, &recipe.crop, view, size as usize));
-        for &operation in &recipe.operations {
-            arch.dispatch(|| change(view, size as usize, operation));
-        }
+        arch.dispatch(Cooking {
+            image,
+            side,
+            recipe: &recipes[row],
+            view,
+            size: size as usize,
+        });
     });
     views.permute([0, 3, 1, 2])
+}
+
+/// One view to be made. A type of its own, because a closure would not be compiled for the wider
+/// instruction sets.
+struct Cooking<'a> {
+    /// `[side, side, 3]`
+    image: &'a [u8],
+    side: usize,
+    recipe: &'a Recipe,
+    /// `[size, size, 3]`
+    view: &'a mut [f32],
+    size: usize,
+}
+
+impl WithSimd for Cooking<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        let Self {
+            image,
+            side,
+            recipe,
+            view,
+            size,
+        } = self;
+        sample(image, side, &recipe.crop, view, size);
+        for &operation in &recipe.operations {
+            change(view, size, operation);
+        }
+    }
 }
 
 /// Where one output pixel lies between two input pixels.
@@ -60,7 +94,11 @@ fn sample(image: &[u8], side: usize, crop: &Crop, view: &mut [f32], size: usize)
         columns.reverse();
     }
     let rows = places(crop.top, crop.height, size, side);
-    let first = columns.iter().map(|column| column.before).min().unwrap_or(0);
+    let first = columns
+        .iter()
+        .map(|column| column.before)
+        .min()
+        .unwrap_or(0);
     let last = columns.iter().map(|column| column.after).max().unwrap_or(0);
     let shown = 3 * first..3 * (last + 1);
     // One number more, so that every pixel can be read, and written, as four.
@@ -104,8 +142,7 @@ fn blend_pixels(line: &[f32], columns: &[Between], target: &mut [f32]) {
         // Four numbers at once; the next pixel overwrites the fourth.
         let pixel = &mut target[3 * at..3 * at + 4];
         for channel in 0..4 {
-            pixel[channel] =
-                before[channel] + (after[channel] - before[channel]) * column.share;
+            pixel[channel] = before[channel] + (after[channel] - before[channel]) * column.share;
         }
     }
 }
