@@ -91,6 +91,10 @@ pub struct Train {
     /// Images a step
     #[arg(long)]
     pub batch_size: Option<usize>,
+    /// Parts in which a batch goes through the network: less memory, the same gradient but for batch
+    /// norm, whose statistics are those of a part [default: 1]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub accumulate: Option<usize>,
     /// Learning rate
     #[arg(long)]
     pub lr: Option<f64>,
@@ -181,6 +185,9 @@ pub struct Train {
     pub machine: Machine,
     #[command(flatten)]
     pub numbers: Numbers,
+    /// Measure where the time goes: a table at the end, and `profile` in metrics.jsonl
+    #[arg(long)]
+    pub profile: bool,
     /// Do not train, but fail with exit code 3, where images cannot be read
     #[arg(long)]
     pub strict: bool,

@@ -29,6 +29,9 @@ pub struct EpochRecord {
     pub images_per_second: f64,
     /// Seconds by phase, label steps within the epoch included.
     pub seconds: BTreeMap<String, f64>,
+    /// Seconds by part of the work since the record before (`--profile`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<BTreeMap<String, f64>>,
 }
 
 /// What a label step came to.

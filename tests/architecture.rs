@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer, the lowest first; a module may use its own layer and those below it.
 const LAYERS: &[&[&str]] = &[
-    &["config", "device", "error", "monitor", "random", "record"],
+    &[
+        "config", "device", "error", "monitor", "profile", "random", "record",
+    ],
     &["cluster", "data", "model"],
     &["method"],
     &["eval", "labels", "report", "run_dir", "train", "ui"],

@@ -24,6 +24,7 @@ use crate::eval::knn::{KnnOptions, accuracy, classify};
 use crate::method::{self, Batch, Build, Context as MethodContext, Position, extract_size};
 use crate::model::weights;
 use crate::monitor::{Monitor, Silent};
+use crate::profile::Profile;
 use crate::run_dir::RunDir;
 use crate::ui::Ui;
 
@@ -286,13 +287,14 @@ fn pretext_accuracy(
     }
     let cache = Cache::of_user(config.data.cache);
     let data = Dataset::load(set, extractor.store, &cache, &Silent)?;
-    let monitor: &dyn Monitor = &Silent;
+    let (monitor, profile): (&dyn Monitor, _) = (&Silent, Profile::off());
     let context = MethodContext {
         config,
         network: &extractor.network,
         data: &data,
         position: Position::default(),
         monitor,
+        profile: &profile,
     };
     let (mut right, mut asked) = (0, 0);
     let order = (0..data.len() as u32).collect();

@@ -23,6 +23,7 @@ use crate::error::usage;
 use crate::method::{self, Build, METHODS, MethodEntry};
 use crate::model;
 use crate::monitor::{Monitor, duration};
+use crate::profile::{Part, Profile};
 use crate::random::{Purpose, key};
 use crate::run_dir::RunDir;
 use crate::train::{Outcome, Session, train};
@@ -92,7 +93,9 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
         ));
     }
     let run = RunDir::create(&out)?;
-    let data = match read(set, &mut config, args.strict, ui) {
+    let profile = profile_of(args, device);
+    let read = || read(set, &mut config, args.strict, ui);
+    let data = match profile.time(Part::Decode, read) {
         Ok(data) => data,
         Err(error) => {
             run.discard();
@@ -101,7 +104,23 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
     };
     run.write_config(&config)?;
     run.write_skipped(&data.skipped)?;
-    fit(&run, &config, &data, &network, entry, false, ui)
+    let training = Training {
+        run: &run,
+        config: &config,
+        data: &data,
+        network: &network,
+        entry,
+        profile: &profile,
+        ui,
+    };
+    fit(&training, false)
+}
+
+fn profile_of(args: &cli::Train, device: Device) -> Profile {
+    match args.profile {
+        true => Profile::of(device),
+        false => Profile::off(),
+    }
 }
 
 /// Reads the images and checks that there are enough.
@@ -132,7 +151,8 @@ fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
     let device = device::select(args.machine.device.unwrap_or(config.train.device))?;
     device::set_threads(Some(args.machine.threads.unwrap_or(config.train.threads)));
     let set = images_of_run(&config)?;
-    let data = load(set, &config, ui)?;
+    let profile = profile_of(args, device);
+    let data = profile.time(Part::Decode, || load(set, &config, ui))?;
     report_skipped(
         &data.skipped,
         config.run.images + data.skipped.len(),
@@ -162,19 +182,40 @@ fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
         path.display(),
         describe(device)
     ));
-    fit(&run, &config, &data, &network, entry, begun, ui)
+    let training = Training {
+        run: &run,
+        config: &config,
+        data: &data,
+        network: &network,
+        entry,
+        profile: &profile,
+        ui,
+    };
+    fit(&training, begun)
 }
 
-/// Trains, labels and reports.
-fn fit(
-    run: &RunDir,
-    config: &Config,
-    data: &Dataset,
-    network: &model::network::Network,
-    entry: &MethodEntry,
-    resume: bool,
-    ui: &Ui,
-) -> Result<ExitStatus> {
+/// All that a training needs.
+struct Training<'a> {
+    run: &'a RunDir,
+    config: &'a Config,
+    data: &'a Dataset,
+    network: &'a model::network::Network,
+    entry: &'static MethodEntry,
+    profile: &'a Profile,
+    ui: &'a Ui,
+}
+
+/// Trains, from the run's checkpoint where `resume` says so, labels and reports.
+fn fit(training: &Training, resume: bool) -> Result<ExitStatus> {
+    let &Training {
+        run,
+        config,
+        data,
+        network,
+        entry,
+        profile,
+        ui,
+    } = training;
     let started = std::time::Instant::now();
     // Heads draw their weights after the backbone; their own seed keeps them the same whatever the
     // backbone drew.
@@ -184,7 +225,7 @@ fn fit(
         network,
         images: data.len(),
     })?;
-    let mut session = Session::new(config, data, network, method, run, ui);
+    let mut session = Session::new(config, data, network, method, run, ui, profile);
     if resume {
         session.restore()?;
         if session.finished() && run.clustering().is_file() {
@@ -207,6 +248,7 @@ fn fit(
             "the labels are written, the report is not: {error:#}"
         ))
     });
+    tell_profile(profile, started.elapsed().as_secs_f64(), ui);
     ui.heading(&format!(
         "done in {}",
         duration(started.elapsed().as_secs_f64())
@@ -243,6 +285,26 @@ pub(super) fn run_info(input: Inputs, set: &ImageSet) -> RunInfo {
         directory: std::env::current_dir().ok(),
         input,
         images: set.files.len(),
+    }
+}
+
+/// Where the time went, as a table.
+fn tell_profile(profile: &Profile, training: f64, ui: &Ui) {
+    let parts = profile.total();
+    if parts.is_empty() {
+        return;
+    }
+    let decode = |part: &&(Part, f64)| part.0 == Part::Decode;
+    let decoding: f64 = parts.iter().filter(decode).map(|part| part.1).sum();
+    let all = training + decoding;
+    let known: f64 = parts.iter().map(|part| part.1).sum();
+    ui.heading("where the time went");
+    let lines = parts.iter().map(|(part, seconds)| (part.name(), *seconds));
+    for (name, seconds) in lines.chain([("other", (all - known).max(0.0))]) {
+        ui.note(&format!(
+            "  {name:<10} {seconds:>8.2} s {:>5.1} %",
+            100.0 * seconds / all
+        ));
     }
 }
 
@@ -363,6 +425,7 @@ fn settings(args: &cli::Train) -> Result<Settings> {
             method: args.method.clone(),
             epochs: args.epochs,
             batch_size: args.batch_size,
+            accumulate: args.accumulate,
             lr: args.lr,
             schedule: args.schedule.map(Into::into),
             seed: args.seed,

@@ -191,6 +191,7 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             method: "deepcluster".into(),
             epochs,
             batch_size,
+            accumulate: 1,
             lr: 0.05,
             schedule: Schedule::Constant,
             momentum: 0.9,

@@ -88,6 +88,9 @@ section! {
         method: String,
         epochs: usize,
         batch_size: usize,
+        /// Parts in which a batch goes through the network, for devices with little memory.
+        #[serde(default = "one")]
+        accumulate: usize,
         lr: f64,
         schedule: Schedule,
         momentum: f64,
@@ -119,6 +122,10 @@ section! {
     OutputConfig / OutputSettings {
         keep_labels: Keep,
     }
+}
+
+fn one() -> usize {
+    1
 }
 
 /// Every resolved option of a run.
@@ -196,6 +203,7 @@ impl Config {
         };
         positive("epochs", train.epochs as f64)?;
         positive("batch-size", train.batch_size as f64)?;
+        positive("accumulate", train.accumulate as f64)?;
         positive("size", data.size as f64)?;
         positive("lr", train.lr)?;
         positive("threads", train.threads as f64)?;

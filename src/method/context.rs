@@ -11,6 +11,7 @@ use crate::data::augment::{self, Augmentation, ViewKey};
 use crate::data::loader::{PixelBatch, batches, equal_lengths};
 use crate::model::network::{Frozen, Network};
 use crate::monitor::{Interrupted, Monitor, Phase};
+use crate::profile::{Part, Profile};
 use crate::random::{Purpose, key};
 
 /// Pixels of one channel in a batch for extraction: see [`extract_size`].
@@ -44,6 +45,7 @@ pub struct Context<'a> {
     pub data: &'a Dataset,
     pub position: Position,
     pub monitor: &'a dyn Monitor,
+    pub profile: &'a Profile,
 }
 
 /// Some images on the device.
@@ -65,6 +67,23 @@ impl Batch {
             index: Tensor::from_slice(&index).to_device(network.device()),
             rows: batch.rows,
         }
+    }
+}
+
+impl Batch {
+    /// The same images in `count` parts, or fewer where a part would be smaller than two images.
+    pub fn split(&self, count: usize) -> Vec<Self> {
+        let count = count.clamp(1, (self.rows.len() / 2).max(1));
+        let length = self.rows.len().div_ceil(count);
+        let part = |(at, rows): (usize, &[u32])| {
+            let narrow = |all: &Tensor| all.narrow(0, (at * length) as i64, rows.len() as i64);
+            Self {
+                pixels: narrow(&self.pixels),
+                rows: rows.to_vec(),
+                index: narrow(&self.index),
+            }
+        };
+        self.rows.chunks(length).enumerate().map(part).collect()
     }
 }
 
@@ -92,7 +111,13 @@ impl Context<'_> {
             seen: self.position.images,
             view,
         };
-        tch::no_grad(|| Augmentation::of(&self.config.data).apply(&batch.pixels, &batch.rows, key))
+        self.augmented(batch, key)
+    }
+
+    fn augmented(&self, batch: &Batch, key: ViewKey) -> Tensor {
+        let augmentation = Augmentation::of(&self.config.data);
+        let apply = || augmentation.apply(&batch.pixels, &batch.rows, key);
+        self.profile.time(Part::Augment, || tch::no_grad(apply))
     }
 
     /// A random view for a label step, apart from those that are trained on.
@@ -103,12 +128,13 @@ impl Context<'_> {
             seen,
             view: 0,
         };
-        tch::no_grad(|| Augmentation::of(&self.config.data).apply(&batch.pixels, &batch.rows, key))
+        self.augmented(batch, key)
     }
 
     /// The unchanged centre of a batch's images: `[b, 3, size, size] f32` in 0..1.
     pub fn plain(&self, batch: &Batch) -> Tensor {
-        tch::no_grad(|| augment::centre(&batch.pixels, self.config.data.size as i64))
+        let centre = || augment::centre(&batch.pixels, self.config.data.size as i64);
+        self.profile.time(Part::Augment, || tch::no_grad(centre))
     }
 
     /// Features `[n, d] f32` of all images in evaluation mode, on the network's device.
@@ -123,18 +149,23 @@ impl Context<'_> {
         let order = (0..n as u32).collect();
         let size = extract_size(self.config.data.size);
         let frozen = self.network.frozen();
-        for batch in batches(&self.data.pixels, order, equal_lengths(n, size)) {
+        let mut served = batches(&self.data.pixels, order, equal_lengths(n, size));
+        while let Some(batch) = self.profile.time(Part::Wait, || served.next()) {
             if self.monitor.stopping() {
                 self.monitor.end();
                 return Err(Interrupted.into());
             }
-            let batch = Batch::new(batch?, self.network);
+            let batch = batch?;
+            let batch = self
+                .profile
+                .time(Part::Copy, || Batch::new(batch, self.network));
             let count = batch.rows.len();
             let images = match view {
                 View::Plain => self.plain(&batch),
                 View::Augmented => self.extraction_view(&batch),
             };
-            features.push(extract(&frozen, &images, size, kind));
+            let extract = || extract(&frozen, &images, size, kind);
+            features.push(self.profile.time(Part::Extract, extract));
             self.monitor.advance(count as u64);
         }
         self.monitor.end();

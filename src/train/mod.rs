@@ -39,7 +39,8 @@ fn label_and_learn(session: &mut Session) -> Result<()> {
         if session.labels_are_due() {
             session.label_step()?; // extract features, cluster them, write the pseudo-labels
         }
-        for batch in session.batches() {
+        let mut batches = session.batches();
+        while let Some(batch) = session.next(&mut batches) {
             session.check_interrupt()?;
             session.learn(batch?)?; // predict the pseudo-labels of random views
         }

@@ -50,14 +50,17 @@ impl Sgd {
         });
     }
 
-    /// One step down the gradient of `loss` for the groups named in `trains` (all when empty).
-    pub fn step(&mut self, loss: &Tensor, trains: &[&str], lr: f64) {
+    /// Forgets the gradients.
+    pub fn zero_grad(&mut self) {
         for group in &mut self.groups {
             for (_, parameter, _) in &mut group.parameters {
                 parameter.zero_grad();
             }
         }
-        loss.backward();
+    }
+
+    /// One step down the gradient for the groups named in `trains` (all when empty).
+    pub fn step(&mut self, trains: &[&str], lr: f64) {
         let weight_decay = self.weight_decay;
         tch::no_grad(|| {
             for group in &mut self.groups {

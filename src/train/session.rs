@@ -19,6 +19,7 @@ use crate::method::{BACKBONE, Batch, Context, LabelStep, Method, Position, State
 use crate::model::network::Network;
 use crate::model::weights::{self, named_variables};
 use crate::monitor::{Interrupted, Monitor, Phase, duration};
+use crate::profile::{Part, Profile};
 use crate::random::{Purpose, fingerprint, key, stream};
 use crate::record::{EpochRecord, LabelStepRecord, Record};
 use crate::run_dir::{RunDir, replace};
@@ -38,6 +39,7 @@ struct Stage<'a> {
     data: &'a Dataset,
     network: &'a Network,
     monitor: &'a dyn Monitor,
+    profile: &'a Profile,
 }
 
 impl<'a> Stage<'a> {
@@ -47,6 +49,7 @@ impl<'a> Stage<'a> {
             data,
             network,
             monitor,
+            profile,
         } = self;
         Context {
             config,
@@ -54,6 +57,7 @@ impl<'a> Stage<'a> {
             data,
             position,
             monitor,
+            profile,
         }
     }
 }
@@ -89,6 +93,7 @@ impl<'a> Session<'a> {
         method: Box<dyn Method>,
         run: &'a RunDir,
         monitor: &'a dyn Monitor,
+        profile: &'a Profile,
     ) -> Self {
         let mut optimiser = Sgd::new(config.train.weight_decay);
         optimiser.add(BACKBONE, &network.store, config.train.momentum);
@@ -102,6 +107,7 @@ impl<'a> Session<'a> {
                 data,
                 network,
                 monitor,
+                profile,
             },
             method,
             optimiser,
@@ -217,7 +223,9 @@ impl<'a> Session<'a> {
     /// Makes pseudo-labels, writes and records them.
     pub fn label_step(&mut self) -> Result<()> {
         let started = Instant::now();
-        let step = self.method.label_step(&self.stage.at(self.position))?;
+        let context = self.stage.at(self.position);
+        let profile = self.stage.profile;
+        let step = profile.time(Part::Cluster, || self.method.label_step(&context))?;
         let LabelStep {
             labels,
             record,
@@ -236,9 +244,11 @@ impl<'a> Session<'a> {
         self.meter.spent(&record.seconds);
         self.warn_of_collapse(&record);
         let records = self.label_records(&labels);
-        self.run.write_labels(&records)?;
-        self.run
-            .keep_step_labels(&records, self.epoch(), self.stage.config.output.keep_labels)?;
+        let keep = self.stage.config.output.keep_labels;
+        profile.time(Part::Write, || {
+            self.run.write_labels(&records)?;
+            self.run.keep_step_labels(&records, self.epoch(), keep)
+        })?;
         self.labels = labels.into_iter().next();
         self.records.push(Record::Labels(record));
         self.run.write_metrics(&self.records)?;
@@ -340,9 +350,15 @@ impl<'a> Session<'a> {
         batches(&self.stage.data.pixels, rows, lengths)
     }
 
+    /// The next of these batches.
+    pub fn next(&self, batches: &mut Batches) -> Option<std::io::Result<PixelBatch>> {
+        self.stage.profile.time(Part::Wait, || batches.next())
+    }
+
     /// Learns from one batch.
     pub fn learn(&mut self, batch: PixelBatch) -> Result<()> {
-        let batch = Batch::new(batch, self.stage.network);
+        let profile = self.stage.profile;
+        let batch = profile.time(Part::Copy, || Batch::new(batch, self.stage.network));
         // Dropout draws from libtorch's generator: seeded for each batch, it needs no saving.
         let seed = key(
             self.stage.config.train.seed,
@@ -353,14 +369,25 @@ impl<'a> Session<'a> {
         tch::manual_seed(seed as i64);
         let progress = self.position.images as f64 / self.all_images() as f64;
         let lr = self.lr(progress);
-        let context = self.stage.at(self.position);
+        let parts = batch.split(self.stage.config.train.accumulate);
         for phase in 0..self.method.phases() {
-            let loss = self.method.loss(&context, &batch, phase)?;
-            self.optimiser.step(&loss.value, loss.trains, lr);
-            if phase == 0 {
-                self.meter
-                    .add(&loss.value, batch.rows.len() as u64, loss.correct);
+            let mut trains = Default::default();
+            self.optimiser.zero_grad();
+            let mut position = self.position;
+            for part in &parts {
+                let context = self.stage.at(position);
+                let forward = || self.method.loss(&context, part, phase);
+                let loss = profile.time(Part::Forward, forward)?;
+                let share = part.rows.len() as f64 / batch.rows.len() as f64;
+                profile.time(Part::Backward, || (&loss.value * share).backward());
+                if phase == 0 {
+                    self.meter
+                        .add(&loss.value, part.rows.len() as u64, loss.correct);
+                }
+                position.images += part.rows.len() as u64;
+                trains = loss.trains;
             }
+            profile.time(Part::Optimiser, || self.optimiser.step(trains, lr));
         }
         self.position.images += batch.rows.len() as u64;
         self.position.batches += 1;
@@ -436,6 +463,7 @@ impl<'a> Session<'a> {
             lr: self.lr(progress),
             images_per_second: self.meter.images_per_second(),
             seconds: self.meter.seconds(),
+            profile: self.stage.profile.take(),
         };
         narrate(
             self.stage.config,
@@ -445,7 +473,7 @@ impl<'a> Session<'a> {
         );
         self.records.push(Record::Epoch(record));
         self.meter = Meter::new(self.stage.network.device());
-        self.save()
+        self.stage.profile.time(Part::Write, || self.save())
     }
 
     /// Saves the state that `--resume` needs, the model and the metrics.
@@ -486,7 +514,11 @@ impl<'a> Session<'a> {
     /// Labels the images with the final network and writes what `assign` needs.
     pub fn last_labels(&mut self) -> Result<()> {
         let started = Instant::now();
-        let labelling = self.method.last_labels(&self.stage.at(self.position))?;
+        let context = self.stage.at(self.position);
+        let labelling = self
+            .stage
+            .profile
+            .time(Part::Cluster, || self.method.last_labels(&context))?;
         self.position.label_steps += 1;
         let seconds = started.elapsed().as_secs_f64();
         let labels = &labelling.assignments.labels[0];
