@@ -18,7 +18,10 @@ const TIMED: usize = 12;
 const CLASSES: i64 = 100;
 
 fn main() {
-    let given: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let given: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
     let usage = "extract|train ARCH SIZE BATCH [auto|f32|bf16]";
     let [work, arch, size, batch, rest @ ..] = &given[..] else {
         eprintln!("usage: {usage}");

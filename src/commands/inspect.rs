@@ -143,13 +143,13 @@ fn serve(
         seen: epoch * n as u64,
         view: 0,
     };
-    for batch in batches(&data.pixels, order, lengths) {
+    for batch in batches(&data.pixels, order, lengths, device) {
         if ui.stopping() {
             ui.end();
             return Err(Interrupted.into());
         }
         let batch = batch.context("the images changed while they were read")?;
-        let pixels = batch.pixels.to_device(device);
+        let pixels = batch.pixels_on(device);
         let views = tch::no_grad(|| match augment {
             true => augmentation.apply(&pixels, &batch.rows, key),
             false => centre(&pixels, config.data.size as i64),

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::cache::{Pixels, Read};
 use super::source::ImageSet;
@@ -22,9 +22,25 @@ pub struct PixelBatch {
     pub rows: Vec<u32>,
 }
 
-/// The images `order` in batches of these lengths, in this order. Dropping the iterator ends the
-/// thread.
-pub fn batches(pixels: &Arc<Pixels>, order: Vec<u32>, lengths: Vec<usize>) -> Batches {
+impl PixelBatch {
+    /// The pixels on `device`. The copy to a CUDA device goes on while the program does: what is
+    /// computed there comes after it.
+    pub fn pixels_on(&self, device: Device) -> Tensor {
+        match device {
+            Device::Cpu => self.pixels.shallow_clone(),
+            _ => self.pixels.to_device_(device, Kind::Uint8, true, false),
+        }
+    }
+}
+
+/// The images `order` in batches of these lengths, in this order, on the CPU and bound for `device`.
+/// Dropping the iterator ends the thread.
+pub fn batches(
+    pixels: &Arc<Pixels>,
+    order: Vec<u32>,
+    lengths: Vec<usize>,
+    device: Device,
+) -> Batches {
     let (sender, receiver) = sync_channel(PREFETCH);
     let left = lengths.len();
     let pixels = Arc::clone(pixels);
@@ -34,7 +50,11 @@ pub fn batches(pixels: &Arc<Pixels>, order: Vec<u32>, lengths: Vec<usize>) -> Ba
             let (rows, after) = rest.split_at(length.min(rest.len()));
             rest = after;
             let batch = pixels.gather(rows).map(|pixels| PixelBatch {
-                pixels,
+                // Only from pinned memory can a CUDA device fetch while the program goes on.
+                pixels: match device {
+                    Device::Cuda(_) => pixels.pin_memory(device),
+                    _ => pixels,
+                },
                 rows: rows.to_vec(),
             });
             if sender.send(batch).is_err() {

@@ -63,7 +63,7 @@ impl Batch {
     pub fn new(batch: PixelBatch, network: &Network) -> Self {
         let index: Vec<i64> = batch.rows.iter().map(|&row| i64::from(row)).collect();
         Self {
-            pixels: batch.pixels.to_device(network.device()),
+            pixels: batch.pixels_on(network.device()),
             index: Tensor::from_slice(&index).to_device(network.device()),
             rows: batch.rows,
         }
@@ -149,7 +149,8 @@ impl Context<'_> {
         let order = (0..n as u32).collect();
         let size = extract_size(self.config.data.size);
         let frozen = self.network.frozen();
-        let mut served = batches(&self.data.pixels, order, equal_lengths(n, size));
+        let device = self.network.device();
+        let mut served = batches(&self.data.pixels, order, equal_lengths(n, size), device);
         while let Some(batch) = self.profile.time(Part::Wait, || served.next()) {
             if self.monitor.stopping() {
                 self.monitor.end();

@@ -347,7 +347,8 @@ impl<'a> Session<'a> {
         self.segment_start = Instant::now();
         (self.segment_batches, self.segment_images) = (0, 0);
         let lengths = training_lengths(rows.len(), self.stage.config.train.batch_size);
-        batches(&self.stage.data.pixels, rows, lengths)
+        let device = self.stage.network.device();
+        batches(&self.stage.data.pixels, rows, lengths, device)
     }
 
     /// The next of these batches.

@@ -2,6 +2,7 @@
 
 mod assign;
 mod cluster;
+mod inputs;
 mod options;
 mod resume;
 mod train;

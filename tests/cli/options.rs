@@ -16,6 +16,7 @@ fn help_teaches_with_examples() {
         &["--help"][..],
         &["train", "--help"],
         &["assign", "--help"],
+        &["inspect", "--help"],
         &["cluster", "--help"],
     ] {
         ssl_cluster(command)

@@ -102,7 +102,7 @@ fn an_image_that_vanishes_is_named_and_ends_the_batches() {
     let read = Pixels::open(&images(folder.path()), SIDE, &off, &Silent).unwrap();
     std::fs::remove_file(folder.path().join("7.png")).unwrap();
     let pixels = Arc::new(read.pixels);
-    let served: Vec<_> = batches(&pixels, (0..8).collect(), vec![4, 4]).collect();
+    let served: Vec<_> = batches(&pixels, (0..8).collect(), vec![4, 4], tch::Device::Cpu).collect();
     assert!(served[0].is_ok());
     let error = served[1].as_ref().unwrap_err().to_string();
     assert!(error.contains("7.png"), "{error}");
