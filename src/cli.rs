@@ -185,6 +185,10 @@ pub struct Train {
     pub machine: Machine,
     #[command(flatten)]
     pub numbers: Numbers,
+    /// Features of label steps: extraction, or training (those of the batches trained on: no pass of
+    /// their own, but of random views and older weights)
+    #[arg(long, value_name = "SOURCE")]
+    pub features_from: Option<String>,
     /// Measure where the time goes: a table at the end, and `profile` in metrics.jsonl
     #[arg(long)]
     pub profile: bool,

@@ -468,6 +468,7 @@ fn method_options(args: &cli::Train) -> Result<toml::Table> {
     put("label_steps", count(args.label_steps));
     put("label_schedule", text(&args.label_schedule));
     put("gather", text(&args.gather));
+    put("features_from", text(&args.features_from));
     for pair in &args.set {
         let (key, value) = pair
             .split_once('=')

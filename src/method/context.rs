@@ -142,15 +142,19 @@ impl Context<'_> {
     /// # Errors
     /// [`Interrupted`] when the user asks to stop.
     pub fn features(&self, kind: FeatureKind, view: View) -> Result<Tensor> {
-        let n = self.data.len();
+        self.features_of(kind, view, (0..self.data.len() as u32).collect())
+    }
+
+    /// The same of the images `rows` alone, in their order; there is at least one.
+    pub fn features_of(&self, kind: FeatureKind, view: View, rows: Vec<u32>) -> Result<Tensor> {
+        let n = rows.len();
         let mut features = Vec::new();
         self.monitor
             .begin(Phase::Extract, "extracting features", n as u64);
-        let order = (0..n as u32).collect();
         let size = extract_size(self.config.data.size);
         let frozen = self.network.frozen();
         let device = self.network.device();
-        let mut served = batches(&self.data.pixels, order, equal_lengths(n, size), device);
+        let mut served = batches(&self.data.pixels, rows, equal_lengths(n, size), device);
         while let Some(batch) = self.profile.time(Part::Wait, || served.next()) {
             if self.monitor.stopping() {
                 self.monitor.end();

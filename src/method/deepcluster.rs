@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor, nn};
 
 use super::{
-    Batch, Build, Context, LabelStep, Labelling, Loss, Method, MethodEntry, Module, State, View,
-    cluster_features, group_features, label_by_clusters, label_by_groups, option_table,
-    parse_options,
+    Batch, Build, Context, FeatureBank, FeaturesFrom, LabelStep, Labelling, Loss, Method,
+    MethodEntry, Module, State, View, cluster_features, group_features, label_by_clusters,
+    label_by_groups, option_table, parse_options,
 };
 use crate::cluster::assigner::FeatureKind;
 use crate::cluster::pic::PicOptions;
@@ -54,6 +54,10 @@ pub const ENTRY: MethodEntry = MethodEntry {
             "warm_start",
             "true: k-means starts from the clusters before",
         ),
+        (
+            "features_from",
+            "what is clustered: extraction (a pass over all images), or training (what the batches left behind)",
+        ),
     ],
     resolve,
     build: |build| Ok(Box::new(DeepCluster::new(build)?)),
@@ -95,6 +99,7 @@ struct Options {
     clusterer: Clusterer,
     neighbours: usize,
     sigma: f64,
+    features_from: FeaturesFrom,
 }
 
 impl Default for Options {
@@ -106,6 +111,7 @@ impl Default for Options {
             clusterer: Clusterer::Kmeans,
             neighbours: PicOptions::default().neighbours,
             sigma: PicOptions::default().sigma,
+            features_from: FeaturesFrom::Extraction,
         }
     }
 }
@@ -202,6 +208,7 @@ struct DeepCluster {
     /// Images seen when the next step is due, and from one step to the next.
     next: u64,
     interval: u64,
+    bank: Option<FeatureBank>,
 }
 
 impl DeepCluster {
@@ -211,7 +218,10 @@ impl DeepCluster {
         let clusters = build.config.cluster.clusters as i64;
         let head = LinearHead::new(&store.root(), build.network.dim(), clusters);
         let interval = (options.reassign * build.images as f64).round().max(1.0) as u64;
+        let bank = (options.features_from == FeaturesFrom::Training)
+            .then(|| FeatureBank::new(build.images, build.network.dim(), store.device()));
         Ok(Self {
+            bank,
             options,
             store,
             head,
@@ -254,7 +264,10 @@ impl DeepCluster {
 
     /// Labels for all images from the network as it is.
     fn cluster(&self, context: &Context) -> Result<(Vec<u32>, LabelStepRecord)> {
-        let features = context.features(FeatureKind::Hidden, View::Plain)?;
+        let features = match &self.bank {
+            Some(bank) => bank.features(context, FeatureKind::Hidden, View::Plain)?,
+            None => context.features(FeatureKind::Hidden, View::Plain)?,
+        };
         if self.options.clusterer == Clusterer::Pic {
             let grouped = group_features(context, &features, &self.options.pic())?;
             return Ok((grouped.pic.labels, grouped.record));
@@ -298,7 +311,13 @@ impl Method for DeepCluster {
 
     fn loss(&mut self, context: &Context, batch: &Batch, _phase: usize) -> Result<Loss> {
         let input = context.network.prepare(&context.view(batch, 0));
-        let logits = self.head.forward(&context.network.activation(&input, true));
+        let hidden = context.network.hidden(&input, true);
+        if let Some(bank) = &mut self.bank {
+            bank.keep(&batch.index, &hidden);
+        }
+        let logits = self
+            .head
+            .forward(&context.network.backbone.activate(&hidden));
         let targets = self.targets.index_select(0, &batch.index);
         let value = match &self.weights {
             None => logits.cross_entropy_for_logits(&targets),
@@ -334,14 +353,18 @@ impl Method for DeepCluster {
 
     fn state(&self) -> State {
         let labels: Vec<i64> = self.labels.iter().map(|&label| i64::from(label)).collect();
-        State {
+        let mut state = State {
             tensors: vec![("labels".into(), Tensor::from_slice(&labels))],
             values: [
                 ("next".to_string(), self.next.into()),
                 ("clusters".to_string(), self.head.weight().size()[0].into()),
             ]
             .into(),
+        };
+        if let Some(bank) = &self.bank {
+            bank.save(&mut state);
         }
+        state
     }
 
     fn restore(&mut self, mut state: State) -> Result<()> {
@@ -352,6 +375,9 @@ impl Method for DeepCluster {
         }
         self.take_labels(labels.into_iter().map(|label| label as u32).collect());
         self.next = state.value("next")?;
-        Ok(())
+        match &mut self.bank {
+            Some(bank) => bank.restore(&mut state),
+            None => Ok(()),
+        }
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! To add a method: one file here that ends in a [`MethodEntry`], and one line in [`METHODS`].
 
+mod bank;
 mod context;
 mod deepcluster;
 mod features;
@@ -27,6 +28,7 @@ use crate::data::sampler;
 use crate::model::network::Network;
 use crate::record::LabelStepRecord;
 
+pub use bank::{FeatureBank, FeaturesFrom};
 pub use context::{Batch, Context, Position, View, extract, extract_size};
 pub use features::{cluster_features, group_features, label_by_clusters, label_by_groups};
 

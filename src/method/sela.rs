@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, nn};
 
 use super::{
-    Batch, Build, Context, LabelStep, Labelling, Loss, Method, MethodEntry, Module, State, View,
-    option_table, parse_options,
+    Batch, Build, Context, FeatureBank, FeaturesFrom, LabelStep, Labelling, Loss, Method,
+    MethodEntry, Module, State, View, option_table, parse_options,
 };
 use crate::cluster::assigner::{Assigner, FeatureKind};
 use crate::cluster::sinkhorn::{self, SinkhornOptions, Solver, Transport};
@@ -62,6 +62,10 @@ pub const ENTRY: MethodEntry = MethodEntry {
         (
             "refresh",
             "heads that a label step gives new labels: all, or one in turn",
+        ),
+        (
+            "features_from",
+            "what is balanced: extraction (a pass over all images), or training (what the batches left behind)",
         ),
     ],
     resolve,
@@ -160,6 +164,7 @@ struct Options {
     label_schedule: LabelSchedule,
     gather: Gather,
     refresh: Refresh,
+    features_from: FeaturesFrom,
 }
 
 impl Default for Options {
@@ -174,6 +179,7 @@ impl Default for Options {
             label_schedule: LabelSchedule::Quadratic,
             gather: Gather::Augmented,
             refresh: Refresh::All,
+            features_from: FeaturesFrom::Extraction,
         }
     }
 }
@@ -207,6 +213,7 @@ struct Sela {
     /// Image counts at which labels are due, and how many of them are past.
     due: Vec<u64>,
     done: usize,
+    bank: Option<FeatureBank>,
 }
 
 impl Sela {
@@ -225,7 +232,10 @@ impl Sela {
         let labels = (0..options.heads as u64)
             .map(|head| initial_labels(build.images, clusters, train.seed, head))
             .collect();
+        let bank = (options.features_from == FeaturesFrom::Training)
+            .then(|| FeatureBank::new(build.images, build.network.dim(), store.device()));
         let mut sela = Self {
+            bank,
             options,
             store,
             heads,
@@ -322,7 +332,10 @@ impl Method for Sela {
             Gather::Augmented => View::Augmented,
             Gather::Plain => View::Plain,
         };
-        let features = context.features(FeatureKind::Activation, view)?;
+        let features = match &self.bank {
+            Some(bank) => bank.features(context, FeatureKind::Activation, view)?,
+            None => context.features(FeatureKind::Activation, view)?,
+        };
         let heads = match self.options.refresh {
             Refresh::All => 0..self.options.heads,
             Refresh::Turn => {
@@ -352,10 +365,14 @@ impl Method for Sela {
 
     fn loss(&mut self, context: &Context, batch: &Batch, _phase: usize) -> Result<Loss> {
         let input = context.network.prepare(&context.view(batch, 0));
+        let hidden = context.network.hidden(&input, true);
+        if let Some(bank) = &mut self.bank {
+            bank.keep(&batch.index, &hidden);
+        }
         // [b, heads, k] and [heads, b]
         let logits = self
             .heads
-            .forward(&context.network.activation(&input, true));
+            .forward(&context.network.backbone.activate(&hidden));
         let targets = self.targets.index_select(1, &batch.index).transpose(0, 1);
         let clusters = self.heads.clusters();
         let value = logits
@@ -405,10 +422,14 @@ impl Method for Sela {
     }
 
     fn state(&self) -> State {
-        State {
+        let mut state = State {
             tensors: vec![("labels".into(), self.targets.to_device(Device::Cpu))],
             values: [("done".to_string(), self.done.into())].into(),
+        };
+        if let Some(bank) = &self.bank {
+            bank.save(&mut state);
         }
+        state
     }
 
     fn restore(&mut self, mut state: State) -> Result<()> {
@@ -421,7 +442,10 @@ impl Method for Sela {
             .collect::<Result<_>>()?;
         self.take_labels(labels);
         self.done = state.value("done")?;
-        Ok(())
+        match &mut self.bank {
+            Some(bank) => bank.restore(&mut state),
+            None => Ok(()),
+        }
     }
 }
 

@@ -234,3 +234,47 @@ fn parts_of_a_batch_and_either_precision_train_and_are_kept_for_assign() {
         .code(2)
         .stderr(contains("auto, f32 or bf16"));
 }
+
+#[test]
+fn features_of_the_training_pass_spare_the_extraction() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 3, 40);
+    for method in ["deepcluster", "sela"] {
+        let extracted = |source: &str| {
+            let out = folder.path().join(format!("{method}-{source}"));
+            let more = [
+                "--method",
+                method,
+                "--epochs",
+                "3",
+                "--features-from",
+                source,
+            ];
+            train(&[text(&images)], &out, &more);
+            let steps: Vec<Value> = read_json_lines(&out.join("metrics.jsonl"))
+                .into_iter()
+                .filter(|record| record["kind"] == "labels")
+                .collect();
+            assert!(
+                steps
+                    .iter()
+                    .all(|step| step["nonempty"].as_u64().unwrap() >= 2)
+            );
+            steps.len()
+        };
+        assert_eq!(extracted("training"), extracted("extraction"));
+    }
+    let out = folder.path().join("r");
+    ssl_cluster(&[
+        "train",
+        text(&images),
+        "--out",
+        text(&out),
+        "--method",
+        "rotation",
+    ])
+    .args(["--features-from", "training"])
+    .assert()
+    .code(2)
+    .stderr(contains("no option 'features_from'"));
+}

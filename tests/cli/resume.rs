@@ -28,6 +28,7 @@ fn an_interrupted_run_goes_on_to_the_labels_of_an_uninterrupted_one() {
             "KILL",
         ),
         ("sela", &["-k", "6"], "INT"),
+        ("sela", &["-k", "6", "--features-from", "training"], "KILL"),
     ] {
         let whole = folder.path().join(format!("{method}-{signal}-whole"));
         let parts = folder.path().join(format!("{method}-{signal}-parts"));
@@ -40,7 +41,7 @@ fn an_interrupted_run_goes_on_to_the_labels_of_an_uninterrupted_one() {
                 "--method",
                 method,
                 "--epochs",
-                "8",
+                "12",
             ]
             .map(String::from)
             .into_iter()

@@ -182,7 +182,12 @@ fn batches_come_in_the_order_asked_for() {
     let (pixels, _) = pixels(23, 4);
     let order: Vec<u32> = (0..23).rev().chain([5, 5]).collect();
     let mut seen = Vec::new();
-    for batch in batches(&pixels, order.clone(), equal_lengths(order.len(), 4), tch::Device::Cpu) {
+    for batch in batches(
+        &pixels,
+        order.clone(),
+        equal_lengths(order.len(), 4),
+        tch::Device::Cpu,
+    ) {
         let batch = batch.unwrap();
         for (index, row) in batch.rows.iter().enumerate() {
             // The red channel of image i is i.

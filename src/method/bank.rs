@@ -1,0 +1,87 @@
+//! Features that the training pass leaves behind, in place of a pass of their own.
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use super::{Context, State, View};
+use crate::cluster::assigner::FeatureKind;
+
+/// Where the features of a label step come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeaturesFrom {
+    /// A pass over all images in evaluation mode (published).
+    #[default]
+    Extraction,
+    /// The batches that were trained on (as DeepCluster-v2's memory bank): of random views, and of the
+    /// network as it was then.
+    Training,
+}
+
+/// The newest hidden features of each image `[n, d] f32`, on the network's device.
+#[derive(Debug)]
+pub struct FeatureBank {
+    features: Tensor,
+    /// `[n] bool`
+    seen: Tensor,
+}
+
+impl FeatureBank {
+    /// A bank for `n` images that have not been seen.
+    pub fn new(n: usize, dim: i64, device: Device) -> Self {
+        Self {
+            features: Tensor::zeros([n as i64, dim], (Kind::Float, device)),
+            seen: Tensor::zeros([n as i64], (Kind::Bool, device)),
+        }
+    }
+
+    /// Keeps the hidden features `[b, d]` of the images `index` `[b]`.
+    pub fn keep(&mut self, index: &Tensor, hidden: &Tensor) {
+        tch::no_grad(|| {
+            let _ = self.features.index_copy_(0, index, &hidden.detach());
+            let _ = self.seen.index_fill_(0, index, 1);
+        });
+    }
+
+    /// Features `[n, d]` of all images. Those that have not been seen are extracted; all of them are
+    /// where that is more than half.
+    ///
+    /// # Errors
+    /// As [`Context::features`].
+    pub fn features(&self, context: &Context, kind: FeatureKind, view: View) -> Result<Tensor> {
+        let missing = self.seen.logical_not().nonzero().flatten(0, -1);
+        let rows: Vec<i64> = Vec::try_from(&missing.to_device(Device::Cpu))?;
+        if 2 * rows.len() > context.data.len() {
+            return context.features(kind, view);
+        }
+        let mut features = self.features.copy();
+        if !rows.is_empty() {
+            let rows = rows.into_iter().map(|row| row as u32).collect();
+            let extracted = context.features_of(FeatureKind::Hidden, view, rows)?;
+            let _ = features.index_copy_(0, &missing, &extracted);
+        }
+        Ok(match kind {
+            FeatureKind::Hidden => features,
+            FeatureKind::Activation => context.network.backbone.activate(&features),
+        })
+    }
+
+    /// Adds the bank to what a checkpoint holds.
+    pub fn save(&self, state: &mut State) {
+        let seen = self.seen.to_kind(Kind::Int64);
+        for (name, tensor) in [("bank", &self.features), ("bank_seen", &seen)] {
+            let tensor = tensor.to_device(Device::Cpu);
+            state.tensors.push((name.into(), tensor));
+        }
+    }
+
+    /// Takes over what [`Self::save`] added.
+    pub fn restore(&mut self, state: &mut State) -> Result<()> {
+        let device = self.features.device();
+        self.features = state.tensor("bank")?.to_device(device);
+        let seen = state.tensor("bank_seen")?;
+        self.seen = seen.to_kind(Kind::Bool).to_device(device);
+        Ok(())
+    }
+}
