@@ -242,14 +242,7 @@ fn features_of_the_training_pass_spare_the_extraction() {
     for method in ["deepcluster", "sela"] {
         let extracted = |source: &str| {
             let out = folder.path().join(format!("{method}-{source}"));
-            let more = [
-                "--method",
-                method,
-                "--epochs",
-                "3",
-                "--features-from",
-                source,
-            ];
+            let more = ["--method", method, "--features-from", source];
             train(&[text(&images)], &out, &more);
             let steps: Vec<Value> = read_json_lines(&out.join("metrics.jsonl"))
                 .into_iter()
