@@ -3,12 +3,13 @@
 CARGO ?= cargo
 PYTHON ?= python3
 SAMPLE = data/fashion-mnist
+PIP = --quiet --disable-pip-version-check
 
-.PHONY: help demo build test lint bench data clean tools
+.PHONY: help demo build test lint bench bench-clustering bench-images data clean tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
 demo: build ## build, train on the sample in data/, label and evaluate new images, show a first look
 	@scripts/demo.sh $(SAMPLE)
@@ -25,10 +26,19 @@ lint: tools ## check the formatting and the compiler's and clippy's warnings
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets --locked -- -D warnings
 
-bench: build ## measure clustering beside faiss and NumPy (fetched from PyPI into target/bench), and the kernels
-	@$(PYTHON) -m venv target/bench && target/bench/bin/pip install --quiet --disable-pip-version-check faiss-cpu numpy
+bench: bench-clustering bench-images ## measure everything beside the peers (3 GB from PyPI into target/bench)
+
+bench-clustering: build target/bench ## clustering beside faiss and NumPy, and the kernels
+	@target/bench/bin/pip install $(PIP) faiss-cpu numpy
 	@target/bench/bin/python scripts/bench_clustering.py target/release/ssl-cluster
 	$(CARGO) bench --locked --bench kernels
+
+bench-images: build target/bench ## images, networks, training and assign beside PyTorch and torchvision
+	@target/bench/bin/pip install $(PIP) torch==2.11.0 torchvision==0.26.0 numpy pillow scikit-image scikit-learn
+	@target/bench/bin/python scripts/bench_images.py target/release/ssl-cluster
+
+target/bench:
+	@$(PYTHON) -m venv $@
 
 data: ## write all 70,000 Fashion-MNIST images to data/full (from Debian's package or FASHION_MNIST=DIR)
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): install Python 3.8 or newer" >&2; exit 1; }

@@ -5,9 +5,10 @@
 
 `make bench` calls it in an environment of its own. Figures are images a second on the same two or
 more cores: of several pairs, ours and theirs one after the other, the medians, and the median and
-the range of the ratios. The images are made under target/bench: 2,000 photographs of about 500 x 375
-pixels (crops of those that scikit-image and scikit-learn ship, JPEG at quality 90) and 10,000 PNG
-files of 28 x 28 (crops of Fashion-MNIST's sample in data/).
+the range of the ratios. The images are made under target/bench-images: 2,000 photographs of about
+500 x 375 pixels (crops of those that scikit-image and scikit-learn ship, JPEG at quality 90; 640 for
+resnet18's training, which takes long), and 10,000 PNG files of 28 x 28 (crops of Fashion-MNIST's sample
+in data/).
 """
 import argparse
 import json
@@ -22,14 +23,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "target" / "bench-images"
-PHOTOS, THUMBS = PLACE / "photos", PLACE / "thumbs"
+PHOTOS, FEW, THUMBS = PLACE / "photos", PLACE / "few-photos", PLACE / "thumbs"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 # What is measured: images.
 
-def make_photos(count=2000):
+def make_photos(into, count):
     import skimage
     import sklearn.datasets
     from PIL import Image
@@ -49,7 +50,7 @@ def make_photos(count=2000):
         top = rng.uniform(0, image.height - width * 0.75)
         size = rng.choice([(480, 360), (500, 375), (500, 375), (500, 333), (512, 384)])
         box = (left, top, left + width, top + width * 0.75)
-        folder = PHOTOS / f"{number % 10}"
+        folder = into / f"{number % 10}"
         folder.mkdir(parents=True, exist_ok=True)
         image.resize(size, Image.BICUBIC, box=box).save(folder / f"{number:05}.jpg", quality=90)
 
@@ -250,8 +251,9 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", default="")
     args = parser.parse_args()
-    if not PHOTOS.exists():
-        make_photos()
+    for folder, count in [(PHOTOS, 2000), (FEW, 640)]:
+        if not folder.exists():
+            make_photos(folder, count)
     if not THUMBS.exists():
         make_thumbs()
     binary, turns = args.binary, range(args.repeats)
@@ -276,7 +278,7 @@ def main():
                     continue
                 how = {"eager": "eager", "tuned": "channels_last, bf16", "compiled": "... and compiled"}[mode]
                 row(f"{name}; {how}", pairs, goal)
-    for arch, size, folder, batch in [("conv4", 28, THUMBS, 256), ("resnet18", 64, PHOTOS, 128)]:
+    for arch, size, folder, batch in [("conv4", 28, THUMBS, 256), ("resnet18", 64, FEW, 128)]:
         if wanted("train"):
             pairs = [
                 (ours_train(binary, arch, size, folder, batch), theirs("train", arch, size, folder, batch))

@@ -350,6 +350,21 @@ where
     tensor
 }
 
+/// Whether a panic says that memory was not enough, of the device or the machine.
+pub fn is_out_of_memory(panic: &(dyn std::any::Any + Send)) -> bool {
+    let text = panic_text(panic);
+    text.contains("out of memory") || text.contains("can't allocate memory")
+}
+
+/// What a panic says.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("unknown")
+}
+
 /// A device's name in messages.
 pub fn describe(device: Device) -> String {
     match device {

@@ -144,14 +144,10 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("unknown");
-    if text.contains("out of memory") || text.contains("can't allocate memory") {
+    if device::is_out_of_memory(panic) {
         return "out of memory: lower --batch-size or --size".into();
     }
+    let text = device::panic_text(panic);
     // A C++ backtrace follows the first lines, escaped where `unwrap` printed it.
     let text = text.split("\\nException raised").next().unwrap_or(text);
     let first: Vec<&str> = text

@@ -1,36 +1,29 @@
 //! A run in progress: what the lines of the loop do.
 
+mod learn;
+mod save;
+
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use tch::Tensor;
+use anyhow::Result;
 
-use super::checkpoint::{Checkpoint, Place};
 use super::meter::Meter;
 use super::narrate::narrate;
 use super::optim::Sgd;
-use super::output::{final_records, model_bytes};
+use super::output::final_records;
 use crate::cluster::metrics::nmi;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::loader::{Batches, PixelBatch, batches, training_lengths};
 use crate::labels::LabelRecord;
-use crate::method::{BACKBONE, Batch, Context, LabelStep, Method, Position, State};
+use crate::method::{BACKBONE, Context, LabelStep, Method, Position};
 use crate::model::network::Network;
-use crate::model::weights::{self, named_variables};
-use crate::monitor::{Interrupted, Monitor, Phase, duration};
+use crate::model::weights;
+use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::profile::{Part, Profile};
-use crate::random::{Purpose, fingerprint, key, stream};
+use crate::random::{Purpose, stream};
 use crate::record::{EpochRecord, LabelStepRecord, Record};
 use crate::run_dir::{RunDir, replace};
-
-/// Batches between two looks at the loss: each waits for the device.
-const LOSS_EVERY: u64 = 50;
-/// Batches after which the speed is known well enough to say how long the run will take.
-const WARM_UP: u64 = 8;
-/// The checkpoint's group of what is the session's own, and its entry.
-const SESSION: &str = "session";
-const LABELS: &str = "labels";
 
 /// What does not change during a run.
 #[derive(Clone, Copy)]
@@ -76,6 +69,8 @@ pub struct Session<'a> {
     labels: Option<Vec<u32>>,
     records: Vec<Record>,
     meter: Meter,
+    /// Parts in which a batch goes through the network.
+    parts: usize,
     /// The stretch of batches since the last label step or epoch, for the speed.
     segment_start: Instant,
     segment_batches: u64,
@@ -118,60 +113,13 @@ impl<'a> Session<'a> {
             labels: None,
             records: Vec::new(),
             meter: Meter::new(network.device()),
+            parts: config.train.accumulate,
             segment_start: Instant::now(),
             segment_batches: 0,
             segment_images: 0,
             seconds_a_step: 0.0,
             forecast_given: false,
         }
-    }
-
-    /// Goes on from the run's checkpoint.
-    pub fn restore(&mut self) -> Result<()> {
-        let path = self.run.checkpoint();
-        let mut saved = Checkpoint::read(&path).context("this run cannot be resumed")?;
-        if saved.place.images != fingerprint(self.stage.data.names()) {
-            bail!(
-                "the images of '{}' are not those that this run began with (files were added, \
-                 removed or renamed): put them back, or start a new run",
-                self.stage.config.run.input
-            );
-        }
-        weights::load_into(
-            &named_variables(&self.stage.network.store),
-            &saved.take(BACKBONE),
-            &path,
-        )?;
-        self.position = saved.place.position;
-        // First, because modules may have another size since.
-        if self.position != Position::default() {
-            let tensors = saved.take("method").into_iter().collect();
-            let values = std::mem::take(&mut saved.place.method);
-            self.method.restore(State { tensors, values })?;
-        }
-        for module in self.method.modules() {
-            let variables = named_variables(module.store);
-            weights::load_into(&variables, &saved.take(module.name), &path)?;
-            self.optimiser.reset(module.name, module.store);
-        }
-        self.optimiser.restore(saved.take("optimiser"));
-        // Not those of labels.jsonl, which a killed run may have written after its checkpoint.
-        if let Some(labels) = saved.take(SESSION).get(LABELS) {
-            let labels: Vec<i64> = Vec::try_from(labels)?;
-            self.labels = Some(labels.into_iter().map(|label| label as u32).collect());
-        }
-        self.meter.restore(&saved.place.meter);
-        if self.position != Position::default() {
-            let (images, steps) = saved.place.order;
-            self.make_order(images, steps);
-        }
-        self.records = self.run.read_metrics()?;
-        let seen = self.position.images;
-        self.records.retain(|record| match record {
-            Record::Epoch(epoch) => epoch.images_seen <= seen,
-            Record::Labels(step) => step.step <= self.position.label_steps,
-        });
-        Ok(())
     }
 
     /// Epochs done, with fractions.
@@ -356,99 +304,11 @@ impl<'a> Session<'a> {
         self.stage.profile.time(Part::Wait, || batches.next())
     }
 
-    /// Learns from one batch.
-    pub fn learn(&mut self, batch: PixelBatch) -> Result<()> {
-        let profile = self.stage.profile;
-        let batch = profile.time(Part::Copy, || Batch::new(batch, self.stage.network));
-        // Dropout draws from libtorch's generator: seeded for each batch, it needs no saving.
-        let seed = key(
-            self.stage.config.train.seed,
-            Purpose::Step,
-            self.position.batches,
-            0,
-        );
-        tch::manual_seed(seed as i64);
-        let progress = self.position.images as f64 / self.all_images() as f64;
-        let lr = self.lr(progress);
-        let parts = batch.split(self.stage.config.train.accumulate);
-        for phase in 0..self.method.phases() {
-            let mut trains = Default::default();
-            self.optimiser.zero_grad();
-            let mut position = self.position;
-            for part in &parts {
-                let context = self.stage.at(position);
-                let forward = || self.method.loss(&context, part, phase);
-                let loss = profile.time(Part::Forward, forward)?;
-                let share = part.rows.len() as f64 / batch.rows.len() as f64;
-                profile.time(Part::Backward, || (&loss.value * share).backward());
-                if phase == 0 {
-                    self.meter
-                        .add(&loss.value, part.rows.len() as u64, loss.correct);
-                }
-                position.images += part.rows.len() as u64;
-                trains = loss.trains;
-            }
-            profile.time(Part::Optimiser, || self.optimiser.step(trains, lr));
-        }
-        self.position.images += batch.rows.len() as u64;
-        self.position.batches += 1;
-        self.segment_batches += 1;
-        self.segment_images += batch.rows.len() as u64;
-        self.stage.monitor.advance(batch.rows.len() as u64);
-        if self.position.batches.is_multiple_of(LOSS_EVERY) {
-            self.check_loss()?;
-        }
-        if !self.forecast_given && self.segment_batches >= WARM_UP {
-            self.forecast();
-        }
-        Ok(())
-    }
-
-    /// The learning rate at this share of the run.
-    fn lr(&self, progress: f64) -> f64 {
-        let train = &self.stage.config.train;
-        train.lr * train.schedule.factor(progress, train.epochs)
-    }
-
     fn last_step(&self) -> Option<&LabelStepRecord> {
         self.records.iter().rev().find_map(|record| match record {
             Record::Labels(step) => Some(step),
             Record::Epoch(_) => None,
         })
-    }
-
-    fn check_loss(&self) -> Result<f64> {
-        let loss = self.meter.mean_loss();
-        if !loss.is_finite() {
-            return Err(self.diverged());
-        }
-        Ok(loss)
-    }
-
-    fn diverged(&self) -> anyhow::Error {
-        anyhow!(
-            "the loss is no longer a number in epoch {} (batch {}): the training diverged; \
-             start again with a lower --lr (now {})",
-            self.position.images.saturating_sub(1) / self.images_an_epoch() + 1,
-            self.position.batches,
-            self.stage.config.train.lr
-        )
-    }
-
-    /// Says once how long the run will take.
-    fn forecast(&mut self) {
-        self.forecast_given = true;
-        let an_image = self.segment_start.elapsed().as_secs_f64() / self.segment_images as f64;
-        let left = (self.all_images() - self.position.images) as f64;
-        let seconds = left * an_image + self.stage.config.train.epochs as f64 * self.seconds_a_step;
-        if seconds > 90.0 {
-            let epochs = (self.stage.config.train.epochs / 3).max(1);
-            self.stage.monitor.note(&format!(
-                "about {} to go at {:.0} images/s; shorter with `--epochs {epochs}` or a smaller --size",
-                duration(seconds),
-                1.0 / an_image,
-            ));
-        }
     }
 
     /// Reports and saves an epoch.
@@ -475,41 +335,6 @@ impl<'a> Session<'a> {
         self.records.push(Record::Epoch(record));
         self.meter = Meter::new(self.stage.network.device());
         self.stage.profile.time(Part::Write, || self.save())
-    }
-
-    /// Saves the state that `--resume` needs, the model and the metrics.
-    ///
-    /// # Errors
-    /// A network that has diverged: the last good state stays.
-    pub fn save(&self) -> Result<()> {
-        self.check_loss()?;
-        if !weights::all_finite(&named_variables(&self.stage.network.store)) {
-            return Err(self.diverged());
-        }
-        let State { tensors, values } = self.method.state();
-        let mut checkpoint = Checkpoint::new(Place {
-            position: self.position,
-            order: self.order_place.unwrap_or_default(),
-            meter: self.meter.sums(),
-            images: fingerprint(self.stage.data.names()),
-            method: values,
-        });
-        checkpoint.add(BACKBONE, named_variables(&self.stage.network.store));
-        for module in self.method.modules() {
-            checkpoint.add(module.name, named_variables(module.store));
-        }
-        checkpoint.add("optimiser", self.optimiser.state());
-        checkpoint.add("method", tensors);
-        if let Some(labels) = &self.labels {
-            let labels: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
-            checkpoint.add(SESSION, vec![(LABELS.into(), Tensor::from_slice(&labels))]);
-        }
-        self.run.write_metrics(&self.records)?;
-        replace(
-            &self.run.model(),
-            &model_bytes(self.stage.network, self.method.as_ref(), self.stage.config)?,
-        )?;
-        replace(&self.run.checkpoint(), &checkpoint.to_bytes()?)
     }
 
     /// Labels the images with the final network and writes what `assign` needs.

@@ -1,0 +1,145 @@
+//! Learning from a batch.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use anyhow::{Result, anyhow};
+use tch::{Device, Tensor};
+
+use super::Session;
+use crate::data::loader::PixelBatch;
+use crate::device::is_out_of_memory;
+use crate::method::Batch;
+use crate::monitor::duration;
+use crate::profile::Part;
+use crate::random::{Purpose, key};
+
+/// Batches between two looks at the loss: each waits for the device.
+const LOSS_EVERY: u64 = 50;
+/// Batches after which the speed is known well enough to say how long the run will take.
+const WARM_UP: u64 = 8;
+
+/// The loss of some images, their number, and correct predictions among how many.
+type Learned = (Tensor, u64, Option<(Tensor, i64)>);
+
+impl Session<'_> {
+    /// Learns from one batch.
+    pub fn learn(&mut self, batch: PixelBatch) -> Result<()> {
+        let profile = self.stage.profile;
+        let batch = profile.time(Part::Copy, || Batch::new(batch, self.stage.network));
+        for (loss, images, correct) in self.step_that_fits(&batch)? {
+            self.meter.add(&loss, images, correct);
+        }
+        self.position.images += batch.rows.len() as u64;
+        self.position.batches += 1;
+        self.segment_batches += 1;
+        self.segment_images += batch.rows.len() as u64;
+        self.stage.monitor.advance(batch.rows.len() as u64);
+        if self.position.batches.is_multiple_of(LOSS_EVERY) {
+            self.check_loss()?;
+        }
+        if !self.forecast_given && self.segment_batches >= WARM_UP {
+            self.forecast();
+        }
+        Ok(())
+    }
+
+    /// A step in as many parts as the device's memory asks for: where a CUDA device has too little,
+    /// they are doubled, from here on.
+    fn step_that_fits(&mut self, batch: &Batch) -> Result<Vec<Learned>> {
+        loop {
+            // libtorch's exceptions arrive as panics; of what a failed step has computed nothing is
+            // kept but batch norm's running statistics, which have seen a batch once more.
+            let step = catch_unwind(AssertUnwindSafe(|| self.step(batch)));
+            let panic = match step {
+                Ok(learned) => return learned,
+                Err(panic) => panic,
+            };
+            let cuda = self.stage.network.device() != Device::Cpu;
+            if !(cuda && is_out_of_memory(panic.as_ref()) && 4 * self.parts <= batch.rows.len()) {
+                resume_unwind(panic);
+            }
+            self.parts *= 2;
+            self.stage.monitor.note(&format!(
+                "a batch of {} does not fit: it is sent through in {} parts (--accumulate {})",
+                batch.rows.len(),
+                self.parts,
+                self.parts
+            ));
+        }
+    }
+
+    fn step(&mut self, batch: &Batch) -> Result<Vec<Learned>> {
+        // Dropout draws from libtorch's generator: seeded for each batch, it needs no saving.
+        let seed = key(
+            self.stage.config.train.seed,
+            Purpose::Step,
+            self.position.batches,
+            0,
+        );
+        tch::manual_seed(seed as i64);
+        let profile = self.stage.profile;
+        let lr = self.lr(self.position.images as f64 / self.all_images() as f64);
+        let parts = batch.split(self.parts);
+        let mut learned = Vec::new();
+        for phase in 0..self.method.phases() {
+            let mut trains = Default::default();
+            self.optimiser.zero_grad();
+            let mut position = self.position;
+            for part in &parts {
+                let context = self.stage.at(position);
+                let forward = || self.method.loss(&context, part, phase);
+                let loss = profile.time(Part::Forward, forward)?;
+                let share = part.rows.len() as f64 / batch.rows.len() as f64;
+                profile.time(Part::Backward, || (&loss.value * share).backward());
+                let images = part.rows.len() as u64;
+                if phase == 0 {
+                    learned.push((loss.value.detach(), images, loss.correct));
+                }
+                position.images += images;
+                trains = loss.trains;
+            }
+            profile.time(Part::Optimiser, || self.optimiser.step(trains, lr));
+        }
+        Ok(learned)
+    }
+
+    /// The learning rate at this share of the run.
+    pub(super) fn lr(&self, progress: f64) -> f64 {
+        let train = &self.stage.config.train;
+        train.lr * train.schedule.factor(progress, train.epochs)
+    }
+
+    pub(super) fn check_loss(&self) -> Result<f64> {
+        let loss = self.meter.mean_loss();
+        if !loss.is_finite() {
+            return Err(self.diverged());
+        }
+        Ok(loss)
+    }
+
+    pub(super) fn diverged(&self) -> anyhow::Error {
+        anyhow!(
+            "the loss is no longer a number in epoch {} (batch {}): the training diverged; \
+             start again with a lower --lr (now {})",
+            self.position.images.saturating_sub(1) / self.images_an_epoch() + 1,
+            self.position.batches,
+            self.stage.config.train.lr
+        )
+    }
+
+    /// Says once how long the run will take.
+    fn forecast(&mut self) {
+        self.forecast_given = true;
+        let an_image = self.segment_start.elapsed().as_secs_f64() / self.segment_images as f64;
+        let left = (self.all_images() - self.position.images) as f64;
+        let seconds = left * an_image + self.stage.config.train.epochs as f64 * self.seconds_a_step;
+        if seconds > 90.0 {
+            let epochs = (self.stage.config.train.epochs / 3).max(1);
+            self.stage.monitor.note(&format!(
+                "about {} to go at {:.0} images/s; shorter with `--epochs {epochs}` or a smaller --size",
+                duration(seconds),
+                1.0 / an_image,
+            ));
+        }
+    }
+}
