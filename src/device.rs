@@ -111,6 +111,15 @@ impl fmt::Display for Precision {
     }
 }
 
+impl From<Precision> for PrecisionChoice {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 /// Resolves `choice` for `device`. Nothing is timed: the same machine must give the same labels
 /// each time.
 pub fn precision(choice: PrecisionChoice, device: Device) -> Precision {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
 use super::labeller::{Extractor, assigner, initial, open_in};
-use super::{ExitStatus, find_images, images_of_run, machine, place, report_skipped};
+use super::{ExitStatus, find_images, images_of_run, machine, place_of_run, report_skipped};
 use crate::cli;
 use crate::cluster::assigner::FeatureKind;
 use crate::cluster::metrics::{ari, balance, matched_accuracy, nmi, purity};
@@ -38,10 +38,7 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
     let (run, config) = open_in(&args.run, &args.numbers)?;
     let assigner = assigner(&run)?;
     let extractor = Extractor::of_run(&run, &config, device)?;
-    let known_place = args
-        .train
-        .clone()
-        .unwrap_or_else(|| place(&config.run.input.0));
+    let known_place = args.train.clone().unwrap_or_else(|| place_of_run(&config));
     let known = match &args.train {
         Some(place) => find_images(&[place])?,
         None => images_of_run(&config)?,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::train::{absolute_inputs, facts, load, run_info};
+use super::train::{facts, load, run_info, typed_inputs};
 use super::{ExitStatus, find_images, machine, report_skipped};
 use crate::cli;
 use crate::config::defaults::complete;
@@ -17,6 +17,7 @@ use crate::data::loader::{batches, equal_lengths};
 use crate::data::sampler::shuffled;
 use crate::data::source::{ImageSet, Skipped};
 use crate::data::survey::{Survey, survey};
+use crate::error::usage;
 use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::random::{Purpose, stream};
 use crate::ui::Ui;
@@ -63,8 +64,6 @@ struct Epoch {
 pub fn run(args: cli::Inspect, ui: &Ui) -> Result<ExitStatus> {
     let device = machine(&args.machine)?;
     let set = find_images(&args.inputs)?;
-    let survey = survey(&set, ui)?;
-    let duplicates = paths_of(&survey, &set);
     let others = set.others;
     let facts = facts(&set, device, crate::device::cores());
     let settings = Settings {
@@ -76,8 +75,9 @@ pub fn run(args: cli::Inspect, ui: &Ui) -> Result<ExitStatus> {
         },
         ..Settings::default()
     };
-    let info = run_info(absolute_inputs(&args.inputs)?, &set);
+    let info = run_info(typed_inputs(&args.inputs)?, &set);
     let (config, _) = complete(settings, &facts, info);
+    config.data.validate().map_err(usage)?;
 
     let started = Instant::now();
     let data = load(set, &config, ui)?;
@@ -92,6 +92,9 @@ pub fn run(args: cli::Inspect, ui: &Ui) -> Result<ExitStatus> {
             seconds,
         });
     }
+    // Afterwards, so that the first epoch finds the files where training would.
+    let survey = survey(data.set(), ui)?;
+    let duplicates = paths_of(&survey, data.set());
     let report = Report {
         images: data.len(),
         skipped: data.skipped.len(),

@@ -198,6 +198,15 @@ fn place(inputs: &[impl AsRef<Path>]) -> PathBuf {
     names.join("', '").into()
 }
 
+/// Where the images lie that a run was trained on.
+fn place_of_run(config: &Config) -> PathBuf {
+    let directory = config.run.directory.clone().unwrap_or_default();
+    match &config.run.input.0[..] {
+        [only] => directory.join(only),
+        several => place(several),
+    }
+}
+
 /// The images that a run was trained on, found from anywhere.
 fn images_of_run(config: &Config) -> Result<ImageSet> {
     let directory = config.run.directory.as_deref();

@@ -62,10 +62,12 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
         .unwrap_or_else(|| METHODS[0].name.into());
     let entry = find_method(&name)?;
     let facts = facts(&set, device, threads);
-    let info = run_info(absolute_inputs(inputs)?, &set);
+    let info = run_info(typed_inputs(inputs)?, &set);
     let (mut config, mut choices) = complete(settings.over((entry.preset)(&facts)), &facts, info);
     config.train.method = name;
     config.train.threads = threads;
+    let numbers = precision(config.train.precision, device);
+    config.train.precision = numbers.into();
     check(&config)?;
     for choice in entry.complete_options(&mut config)? {
         if choice.name == "clusters" && args.clusters.is_some() {
@@ -79,7 +81,6 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
         std::io::stdout().write_all(config.to_toml()?.as_bytes())?;
         return Ok(ExitStatus::Done);
     }
-    let numbers = precision(config.train.precision, device);
     announce(entry, &set, &choices, device, numbers, ui);
 
     // What can go wrong at once does so before the images are read.
@@ -492,22 +493,17 @@ fn default_out(input: &Path) -> PathBuf {
     Path::new("runs").join(name.unwrap_or_else(|| "run".into()))
 }
 
-/// The paths of `inputs` from anywhere.
-pub(super) fn absolute_inputs(inputs: &[PathBuf]) -> Result<Inputs> {
-    let paths = inputs.iter().map(|input| absolute(input));
-    Ok(Inputs(paths.collect::<Result<_>>()?))
-}
-
-/// The path of `input` from anywhere.
-fn absolute(input: &Path) -> Result<String> {
-    let path = input.canonicalize().unwrap_or_else(|_| input.into());
-    let text = path.to_str().map(String::from);
-    text.ok_or_else(|| {
-        usage(format!(
-            "the path of '{}' is not UTF-8, and a run could not be resumed from it: rename it",
+/// The inputs as they were typed: names of images may begin with them. A run also knows the directory
+/// that they are relative to.
+pub(super) fn typed_inputs(inputs: &[PathBuf]) -> Result<Inputs> {
+    let text = |path: &PathBuf| match path.to_str() {
+        Some(text) => Ok(text.to_string()),
+        None => Err(usage(format!(
+            "the path '{}' is not UTF-8, and a run could not be resumed from it: rename it",
             path.display()
-        ))
-    })
+        ))),
+    };
+    Ok(Inputs(inputs.iter().map(text).collect::<Result<_>>()?))
 }
 
 /// Median width and height of a sample of the images; those that cannot be read are left out.

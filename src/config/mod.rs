@@ -97,8 +97,8 @@ section! {
         weight_decay: f64,
         seed: u64,
         device: DeviceChoice,
-        /// Runs of earlier versions do not name it.
-        #[serde(default)]
+        /// Runs of earlier versions, which do not name it, computed in f32.
+        #[serde(default = "f32_alone")]
         precision: PrecisionChoice,
         threads: usize,
     }
@@ -124,8 +124,48 @@ section! {
     }
 }
 
+fn f32_alone() -> PrecisionChoice {
+    PrecisionChoice::F32
+}
+
 fn one() -> usize {
     1
+}
+
+/// Largest side of the network's input, and of what is kept for it.
+const MOST_PIXELS: usize = 4096;
+
+impl DataConfig {
+    /// Refuses values that cannot work, with the option to change.
+    pub fn validate(&self) -> Result<(), String> {
+        let data = self;
+        if data.size == 0 || data.store > MOST_PIXELS {
+            let most = MOST_PIXELS * 7 / 8;
+            return Err(format!(
+                "--size must lie between 1 and {most}, not {}",
+                data.size
+            ));
+        }
+        if data.store < data.size {
+            return Err(format!(
+                "store ({}) must not be below size ({})",
+                data.store, data.size
+            ));
+        }
+        let [low, high] = data.crop_scale;
+        if !(0.0 < low && low <= high && high <= 1.0) {
+            return Err(format!(
+                "--crop-scale must lie in 0..1, not {low} to {high}"
+            ));
+        }
+        let shares = [data.jitter, data.greyscale, data.blur, data.solarise];
+        if shares.iter().any(|share| !(0.0..=1.0).contains(share)) {
+            return Err(
+                "--jitter, --greyscale, --blur and --solarise must lie between 0 and 1".into(),
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Every resolved option of a run.
@@ -204,7 +244,6 @@ impl Config {
         positive("epochs", train.epochs as f64)?;
         positive("batch-size", train.batch_size as f64)?;
         positive("accumulate", train.accumulate as f64)?;
-        positive("size", data.size as f64)?;
         positive("lr", train.lr)?;
         positive("threads", train.threads as f64)?;
         positive("iterations", cluster.iterations as f64)?;
@@ -223,24 +262,7 @@ impl Config {
                 (self.run.images / 4).max(2)
             ));
         }
-        if data.store < data.size {
-            return Err(format!(
-                "store ({}) must not be below size ({})",
-                data.store, data.size
-            ));
-        }
-        let [low, high] = data.crop_scale;
-        if !(0.0 < low && low <= high && high <= 1.0) {
-            return Err(format!(
-                "--crop-scale must lie in 0..1, not {low} to {high}"
-            ));
-        }
-        let shares = [data.jitter, data.greyscale, data.blur, data.solarise];
-        if shares.iter().any(|share| !(0.0..=1.0).contains(share)) {
-            return Err(
-                "--jitter, --greyscale, --blur and --solarise must lie between 0 and 1".into(),
-            );
-        }
+        data.validate()?;
         if !(0.0..1.0).contains(&train.momentum) || train.weight_decay < 0.0 {
             return Err("momentum must lie in 0..1 and weight decay must not be negative".into());
         }

@@ -26,6 +26,10 @@ pub enum DecodeError {
     Jpeg(#[from] libjpeg_turbo_rs::JpegError),
     #[error("the file is larger than any image: {} MB", .0 >> 20)]
     TooLong(u64),
+    #[error("it is no regular file")]
+    NoFile,
+    #[error("its pixels would take {} MB", .0 >> 20)]
+    TooLarge(u64),
     #[error("the file is empty")]
     NoBytes,
     #[error("it has no pixels")]
@@ -61,18 +65,24 @@ fn read_dimensions(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
 /// The bytes of an image file.
 ///
 /// # Errors
-/// An unreadable, empty or enormous file.
+/// What is no file, or an unreadable, empty or enormous one.
 pub fn read(path: &Path) -> Result<Vec<u8>, DecodeError> {
-    checked_length(std::fs::metadata(path)?.len())?;
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        // A pipe would be waited for, a device never end.
+        return Err(DecodeError::NoFile);
+    }
+    checked_length(metadata.len())?;
     Ok(std::fs::read(path)?)
 }
 
 /// The length of an image's file, where it can be one.
 pub(super) fn checked_length(length: u64) -> Result<usize, DecodeError> {
-    if length > MAX_ALLOC {
-        return Err(DecodeError::TooLong(length));
+    match length {
+        0 => Err(DecodeError::NoBytes),
+        1..=MAX_ALLOC => Ok(length as usize),
+        _ => Err(DecodeError::TooLong(length)),
     }
-    Ok(length as usize)
 }
 
 /// The whole image of a file's `bytes` as 8-bit RGB, turned as its EXIF data say; transparency is
@@ -109,6 +119,10 @@ fn decode_other(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     limits.max_alloc = Some(MAX_ALLOC);
     reader.limits(limits);
     let mut decoder = reader.into_decoder()?;
+    // The limits above are those of what the decoder takes beside the pixels.
+    if decoder.total_bytes() > MAX_ALLOC {
+        return Err(DecodeError::TooLarge(decoder.total_bytes()));
+    }
     let orientation = decoder.orientation()?;
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);

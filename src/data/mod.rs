@@ -65,6 +65,7 @@ impl Dataset {
             pixels,
             kept,
             skipped: mut unreadable,
+            lasting: _,
         } = read?;
         let mut skipped = set.skipped.clone();
         skipped.append(&mut unreadable);
@@ -77,6 +78,11 @@ impl Dataset {
             pixels: Arc::new(pixels),
             skipped,
         })
+    }
+
+    /// What it was read from.
+    pub fn set(&self) -> &ImageSet {
+        &self.set
     }
 
     /// The number of images.

@@ -1,10 +1,12 @@
 //! Features that the training pass leaves behind, in place of a pass of their own.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::{Context, State, View};
+use super::{Batch, Context, State, View};
 use crate::cluster::assigner::FeatureKind;
 
 /// Where the features of a label step come from.
@@ -36,11 +38,20 @@ impl FeatureBank {
         }
     }
 
-    /// Keeps the hidden features `[b, d]` of the images `index` `[b]`.
-    pub fn keep(&mut self, index: &Tensor, hidden: &Tensor) {
+    /// Keeps the hidden features `[b, d]` of a batch; of an image that is in it twice, the last.
+    pub fn keep(&mut self, batch: &Batch, hidden: &Tensor) {
+        // Were a row written twice, threads would decide whose numbers stay.
+        let mut last: BTreeMap<u32, i64> = BTreeMap::new();
+        for (place, &row) in (0..).zip(&batch.rows) {
+            last.insert(row, place);
+        }
+        let places: Vec<i64> = last.into_values().collect();
         tch::no_grad(|| {
-            let _ = self.features.index_copy_(0, index, &hidden.detach());
-            let _ = self.seen.index_fill_(0, index, 1);
+            let places = Tensor::from_slice(&places).to_device(hidden.device());
+            let index = batch.index.index_select(0, &places);
+            let newest = hidden.detach().index_select(0, &places);
+            let _ = self.features.index_copy_(0, &index, &newest);
+            let _ = self.seen.index_fill_(0, &index, 1);
         });
     }
 

@@ -73,17 +73,18 @@ impl Batch {
 impl Batch {
     /// The same images in `count` parts, or fewer where a part would be smaller than two images.
     pub fn split(&self, count: usize) -> Vec<Self> {
-        let count = count.clamp(1, (self.rows.len() / 2).max(1));
-        let length = self.rows.len().div_ceil(count);
-        let part = |(at, rows): (usize, &[u32])| {
-            let narrow = |all: &Tensor| all.narrow(0, (at * length) as i64, rows.len() as i64);
+        let n = self.rows.len();
+        let count = count.clamp(1, (n / 2).max(1));
+        let part = |at: usize| {
+            let (start, end) = (at * n / count, (at + 1) * n / count);
+            let narrow = |all: &Tensor| all.narrow(0, start as i64, (end - start) as i64);
             Self {
                 pixels: narrow(&self.pixels),
-                rows: rows.to_vec(),
+                rows: self.rows[start..end].to_vec(),
                 index: narrow(&self.index),
             }
         };
-        self.rows.chunks(length).enumerate().map(part).collect()
+        (0..count).map(part).collect()
     }
 }
 

@@ -313,7 +313,7 @@ impl Method for DeepCluster {
         let input = context.network.prepare(&context.view(batch, 0));
         let hidden = context.network.hidden(&input, true);
         if let Some(bank) = &mut self.bank {
-            bank.keep(&batch.index, &hidden);
+            bank.keep(batch, &hidden);
         }
         let logits = self
             .head

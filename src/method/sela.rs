@@ -367,7 +367,7 @@ impl Method for Sela {
         let input = context.network.prepare(&context.view(batch, 0));
         let hidden = context.network.hidden(&input, true);
         if let Some(bank) = &mut self.bank {
-            bank.keep(&batch.index, &hidden);
+            bank.keep(batch, &hidden);
         }
         // [b, heads, k] and [heads, b]
         let logits = self

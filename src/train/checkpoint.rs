@@ -23,6 +23,9 @@ pub struct Place {
     pub order: (u64, u64),
     /// Sums of the unfinished epoch.
     pub meter: MeterSums,
+    /// Parts in which a batch went through the network; unknown in checkpoints of earlier versions.
+    #[serde(default)]
+    pub parts: usize,
     /// Fingerprint of the images' names.
     pub images: u64,
     /// The method's values.

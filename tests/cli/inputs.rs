@@ -271,3 +271,49 @@ fn features_of_the_training_pass_spare_the_extraction() {
     .code(2)
     .stderr(contains("no option 'features_from'"));
 }
+
+/// Names begin with the inputs as they were typed, wherever the run is taken up again.
+#[test]
+fn relative_inputs_are_found_again_from_another_directory() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 3, 8);
+    pack(&images, &folder.path().join("all.tar"));
+    for (name, inputs) in [
+        ("shard", &["all.tar"][..]),
+        ("dotted", &["./images", "all.tar"]),
+        ("folder", &["images"]),
+    ] {
+        let run = folder.path().join(name);
+        ssl_cluster(&["train"])
+            .args(inputs)
+            .args(["--out", name, "-k", "3", "--epochs", "1", "--threads", "1"])
+            .current_dir(folder.path())
+            .assert()
+            .success();
+        let labels = read_json_lines(&run.join("labels.jsonl"));
+        std::fs::remove_file(run.join("clustering.safetensors")).unwrap();
+        ssl_cluster(&["train", "--resume", text(&run), "-q"])
+            .assert()
+            .success();
+        assert_eq!(read_json_lines(&run.join("labels.jsonl")), labels, "{name}");
+        ssl_cluster(&["report", text(&run)]).assert().success();
+        let page = std::fs::read_to_string(run.join("report.html")).unwrap();
+        assert!(page.contains("data:image/"), "{name}: no pictures");
+    }
+}
+
+#[test]
+fn inspect_refuses_what_train_would() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 2, 4);
+    for (args, message) in [
+        (&["--augment", "--jitter", "inf"][..], "between 0 and 1"),
+        (&["--size", "100000"], "--size must lie between"),
+    ] {
+        ssl_cluster(&["inspect", text(&images)])
+            .args(args)
+            .assert()
+            .code(2)
+            .stderr(contains(message));
+    }
+}

@@ -80,6 +80,18 @@ fn every_cache_gives_the_same_images_and_the_one_on_disk_is_found_again() {
     assert_eq!(reds(&read).last(), Some(&250));
     assert_eq!(files().len(), 3);
 
+    // What could not be opened this time may be there the next: nothing is kept of it.
+    let gone = folder.path().join("gone.png");
+    std::os::unix::fs::symlink(folder.path().join("nowhere"), &gone).unwrap();
+    let list = folder.path().join("list.txt");
+    std::fs::write(&list, "0.png\ngone.png\n").unwrap();
+    let listed = ImageSet::find_from(&[&list], folder.path()).unwrap();
+    let read = open(&Arc::new(listed), CacheChoice::Disk);
+    assert_eq!((reds(&read), read.skipped.len()), (vec![0], 1));
+    assert_eq!(files().len(), 3);
+    std::fs::remove_file(gone).unwrap();
+    std::fs::remove_file(list).unwrap();
+
     // A damaged file is made anew.
     let before = files();
     for (path, length) in &before {

@@ -192,3 +192,39 @@ fn inputs_are_mixed_in_the_order_given_and_named_by_it() {
     assert!((0..3).all(|row| set.bytes(row).is_ok()));
     assert!(ImageSet::find_from(&[at("d"), at("none")], Path::new("")).is_err());
 }
+
+#[test]
+fn links_in_a_shard_are_named_not_lost() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.tar");
+    let mut builder = tar::Builder::new(std::fs::File::create(&path).unwrap());
+    let image = png(3);
+    let mut header = tar::Header::new_gnu();
+    header.set_size(image.len() as u64);
+    builder
+        .append_data(&mut header, "../1.png", &image[..])
+        .unwrap_err();
+    builder
+        .append_data(&mut header, "1.png", &image[..])
+        .unwrap();
+    let mut link = tar::Header::new_gnu();
+    link.set_entry_type(tar::EntryType::Symlink);
+    link.set_size(0);
+    builder.append_link(&mut link, "2.png", "1.png").unwrap();
+    builder.finish().unwrap();
+    let set = ImageSet::find(folder.path()).unwrap();
+    assert_eq!(names(&set), ["a.tar/1.png"]);
+    assert_eq!(set.skipped[0].path, "a.tar/2.png");
+    assert!(set.skipped[0].reason.contains("link"));
+}
+
+#[test]
+fn what_is_no_regular_file_or_has_no_bytes_is_refused_before_it_is_read() {
+    let folder = TempDir::new().unwrap();
+    std::os::unix::fs::symlink("/dev/zero", folder.path().join("endless.png")).unwrap();
+    std::fs::write(folder.path().join("empty.png"), b"").unwrap();
+    let set = ImageSet::find(folder.path()).unwrap();
+    assert_eq!(names(&set), ["empty.png", "endless.png"]);
+    let reason = |row| set.bytes(row).unwrap_err().to_string();
+    assert!(reason(0).contains("empty") && reason(1).contains("no regular file"));
+}

@@ -13,8 +13,9 @@ use std::sync::{Arc, OnceLock};
 use rayon::prelude::*;
 use tch::Tensor;
 
+use super::DataError;
+use super::decode::{self, DecodeError};
 use super::source::{ImageSet, Skipped};
-use super::{DataError, decode};
 use crate::config::CacheChoice;
 use crate::device;
 use crate::monitor::{Interrupted, Monitor, Silent};
@@ -70,6 +71,9 @@ pub struct Read {
     pub pixels: Pixels,
     pub kept: Vec<u32>,
     pub skipped: Vec<Skipped>,
+    /// Whether all that was skipped would be again: it is no image, where a file that could not be
+    /// opened may be readable the next time.
+    pub lasting: bool,
 }
 
 impl Pixels {
@@ -119,7 +123,7 @@ impl Pixels {
     ) -> Result<Read, Interrupted> {
         let square = side * side * 3;
         let mut pixels = vec![0; rows.len() * square];
-        let (mut kept, mut skipped) = (Vec::new(), Vec::new());
+        let (mut kept, mut skipped, mut lasting) = (Vec::new(), Vec::new(), true);
         for start in rows.clone().step_by(GROUP) {
             if monitor.stopping() {
                 return Err(Interrupted);
@@ -132,7 +136,10 @@ impl Pixels {
             let mut failed = failures.into_iter().peekable();
             for row in group.clone() {
                 match failed.next_if(|failure| failure.0 == row) {
-                    Some((_, reason)) => skipped.push(skip(set, row, reason)),
+                    Some((_, error)) => {
+                        lasting &= !matches!(error, DecodeError::Io(_));
+                        skipped.push(skip(set, row, &error));
+                    }
                     None => {
                         let from = (row - rows.start) * square;
                         let to = kept.len() * square;
@@ -155,6 +162,7 @@ impl Pixels {
             pixels,
             kept,
             skipped,
+            lasting,
         })
     }
 
@@ -183,6 +191,7 @@ impl Pixels {
             pixels,
             kept,
             skipped,
+            lasting: true,
         })
     }
 
@@ -252,7 +261,7 @@ fn decode_group(
     group: Range<usize>,
     side: usize,
     squares: &mut [u8],
-) -> Vec<(usize, String)> {
+) -> Vec<(usize, DecodeError)> {
     group
         .into_par_iter()
         .zip(squares.par_chunks_exact_mut(side * side * 3))
@@ -260,18 +269,20 @@ fn decode_group(
         .collect()
 }
 
-fn decode_row(set: &ImageSet, row: usize, side: usize, square: &mut [u8]) -> Result<(), String> {
-    let mut decode = || decode::square_into(&set.bytes(row)?, side as u32, square);
-    // Decoders' messages end in line breaks now and then.
-    decode().map_err(|error| {
-        let text = error.to_string();
-        text.split_whitespace().collect::<Vec<_>>().join(" ")
-    })
+fn decode_row(
+    set: &ImageSet,
+    row: usize,
+    side: usize,
+    square: &mut [u8],
+) -> Result<(), DecodeError> {
+    decode::square_into(&set.bytes(row)?, side as u32, square)
 }
 
-fn skip(set: &ImageSet, row: usize, reason: String) -> Skipped {
+fn skip(set: &ImageSet, row: usize, error: &DecodeError) -> Skipped {
+    // Decoders' messages end in line breaks now and then.
+    let text = error.to_string();
     Skipped {
         path: set.files[row].name.to_string(),
-        reason,
+        reason: text.split_whitespace().collect::<Vec<_>>().join(" "),
     }
 }

@@ -18,6 +18,8 @@ use crate::data::DataError;
 use crate::data::source::{ImageSet, Skipped};
 use crate::monitor::{Interrupted, Monitor, Silent};
 
+/// Digits of the key in a file's name.
+const KEY: usize = 32;
 /// Names of the files end so, and of unfinished ones begin so.
 const EXTENSION: &str = "pixels";
 const UNFINISHED: &str = ".unfinished-";
@@ -72,7 +74,9 @@ pub fn files(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
 
 /// Whether a file of the directory is complete.
 pub fn is_finished(path: &Path) -> bool {
-    path.extension().is_some_and(|found| found == EXTENSION)
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let key = stem.len() == KEY && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
+    key && path.extension().is_some_and(|found| found == EXTENSION)
 }
 
 impl Store {
@@ -100,7 +104,7 @@ impl Store {
         }
         let name = key.finalize().to_hex();
         Ok(Self {
-            path: directory.join(format!("{}.{EXTENSION}", &name[..32])),
+            path: directory.join(format!("{}.{EXTENSION}", &name[..KEY])),
         })
     }
 
@@ -110,31 +114,7 @@ impl Store {
 
     /// The pixels, where they are there and whole.
     pub(super) fn read(&self, side: usize) -> Option<Read> {
-        let file = File::open(&self.path).ok()?;
-        let size = file.metadata().ok()?.len();
-        let mut length = [0; 8];
-        file.read_exact_at(&mut length, size.checked_sub(8)?).ok()?;
-        let start = size
-            .checked_sub(8)?
-            .checked_sub(u64::from_le_bytes(length))?;
-        let mut json = vec![0; (size - 8 - start) as usize];
-        file.read_exact_at(&mut json, start).ok()?;
-        let Trailer { images, skipped } = serde_json::from_slice(&json).ok()?;
-        let count = images.checked_sub(skipped.len())?;
-        if start != (count * side * side * 3) as u64 {
-            return None;
-        }
-        let mut left_out = skipped.iter().map(|(row, _)| *row).peekable();
-        let kept = (0..images as u32).filter(|row| left_out.next_if_eq(row).is_none());
-        Some(Read {
-            kept: kept.collect(),
-            pixels: Pixels {
-                side,
-                count,
-                backing: Backing::File(file),
-            },
-            skipped: skipped.into_iter().map(|(_, skipped)| skipped).collect(),
-        })
+        read(File::open(&self.path).ok()?, side)
     }
 
     /// Decodes `set` into the file.
@@ -155,29 +135,64 @@ impl Store {
             .tempfile_in(directory)
             .map_err(failed)?;
         let images = set.files.len();
-        let mut skipped = Vec::new();
+        let (mut skipped, mut lasting) = (Vec::new(), true);
         for start in (0..images).step_by(GROUP) {
             if monitor.stopping() {
                 return Err(Interrupted.into());
             }
             let group = start..(start + GROUP).min(images);
             let read = Pixels::decode(set, group.clone(), side, &Silent)?;
+            lasting &= read.lasting;
             file.write_all(read.pixels.in_memory()).map_err(failed)?;
             let mut kept = read.kept.into_iter().peekable();
             let failures = group.filter(|&row| kept.next_if_eq(&(row as u32)).is_none());
             skipped.extend(failures.map(|row| row as u32).zip(read.skipped));
             monitor.advance(GROUP.min(images - start) as u64);
         }
-        finish(file, &self.path, &Trailer { images, skipped }).map_err(failed)?;
-        self.read(side)
+        finish(&mut file, &Trailer { images, skipped }).map_err(failed)?;
+        let file = match lasting {
+            true => file
+                .persist(&self.path)
+                .map_err(|error| failed(error.error))?,
+            // What could not be read this time may be readable the next: nobody shall find this file.
+            false => file.into_file(),
+        };
+        read(file, side)
             .ok_or_else(|| failed(io::Error::other("what was written cannot be read back")))
     }
 }
 
-fn finish(mut file: NamedTempFile, path: &Path, trailer: &Trailer) -> io::Result<()> {
+fn read(file: File, side: usize) -> Option<Read> {
+    let size = file.metadata().ok()?.len();
+    let mut length = [0; 8];
+    file.read_exact_at(&mut length, size.checked_sub(8)?).ok()?;
+    let start = size
+        .checked_sub(8)?
+        .checked_sub(u64::from_le_bytes(length))?;
+    let mut json = vec![0; (size - 8 - start) as usize];
+    file.read_exact_at(&mut json, start).ok()?;
+    let Trailer { images, skipped } = serde_json::from_slice(&json).ok()?;
+    let count = images.checked_sub(skipped.len())?;
+    if start != (count * side * side * 3) as u64 {
+        return None;
+    }
+    let mut left_out = skipped.iter().map(|(row, _)| *row).peekable();
+    let kept = (0..images as u32).filter(|row| left_out.next_if_eq(row).is_none());
+    Some(Read {
+        kept: kept.collect(),
+        pixels: Pixels {
+            side,
+            count,
+            backing: Backing::File(file),
+        },
+        skipped: skipped.into_iter().map(|(_, skipped)| skipped).collect(),
+        lasting: true,
+    })
+}
+
+fn finish(file: &mut NamedTempFile, trailer: &Trailer) -> io::Result<()> {
     let json = serde_json::to_vec(trailer)?;
     file.write_all(&json)?;
     file.write_all(&(json.len() as u64).to_le_bytes())?;
-    file.persist(path)?;
-    Ok(())
+    file.as_file().sync_all()
 }

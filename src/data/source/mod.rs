@@ -140,14 +140,15 @@ impl ImageSet {
         Self::find_from(&[input], Path::new(""))
     }
 
-    /// The images of all `inputs`, with what lists name relative to `directory`. The names of a
-    /// directory's images are relative to it where it is the only input, and begin with it otherwise.
+    /// The images of all `inputs`, which, like what lists name, are relative to `directory`; names do not
+    /// depend on it. The names of a directory's images are relative to it where it is the only input,
+    /// and begin with it, as it is given, otherwise.
     pub fn find_from(inputs: &[impl AsRef<Path>], directory: &Path) -> Result<Self, SourceError> {
         let mut finder = Finder::default();
         if let [only] = inputs
-            && only.as_ref().is_dir()
+            && directory.join(only).is_dir()
         {
-            finder.set.root = only.as_ref().into();
+            finder.set.root = directory.join(only);
             finder.directory("");
             return Ok(finder.finish());
         }
@@ -186,20 +187,19 @@ impl Finder {
             },
         };
         let name = input.to_string_lossy();
-        let metadata = std::fs::metadata(input).map_err(unreadable)?;
+        let path = self.set.root.join(input);
+        let metadata = std::fs::metadata(&path).map_err(unreadable)?;
         if metadata.is_dir() {
             self.directory(&name);
         } else if shard::is_compressed(&name) {
             return Err(SourceError::Compressed(input.into()));
         } else if shard::is_shard(&name) {
-            // Named from here, not from where a list would be read.
-            let path = std::path::absolute(input).map_err(unreadable)?;
             self.shard(&name, path)?;
         } else if is_image_name(&name) {
             self.file(&name);
         } else {
             let before = self.set.files.len();
-            self.list(File::open(input).map_err(unreadable)?)
+            self.list(File::open(path).map_err(unreadable)?)
                 .map_err(unreadable)?;
             let mut listed = before..self.set.files.len();
             let exists = |row: usize| match self.set.files[row].place {

@@ -7,18 +7,17 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::{DecodeError, SourceError, class_of, is_image_name};
+use super::{DecodeError, NOT_UTF8, SourceError, class_of, is_image_name};
 
 /// A `.cls` longer than this holds no class.
 const LONGEST_CLASS: u64 = 1024;
 
-/// An open shard.
+/// A shard. It is opened for each image: a data set may have more of them than files may be open.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub path: PathBuf,
-    file: File,
 }
 
 /// An image in a shard.
@@ -65,13 +64,8 @@ impl Shard {
     /// # Errors
     /// A file that cannot be opened, or is no tar from its first byte on.
     pub fn open(path: PathBuf) -> Result<(Self, Content), SourceError> {
-        let list = || -> std::io::Result<(File, Content)> {
-            let file = File::open(&path)?;
-            let content = list(&file)?;
-            Ok((file, content))
-        };
-        match list() {
-            Ok((file, content)) => Ok((Self { path, file }, content)),
+        match File::open(&path).and_then(|file| list(&file)) {
+            Ok(content) => Ok((Self { path }, content)),
             Err(error) => Err(SourceError::Unreadable { path, error }),
         }
     }
@@ -79,7 +73,7 @@ impl Shard {
     /// The bytes of a member.
     pub fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, DecodeError> {
         let mut bytes = vec![0; super::decode::checked_length(length)?];
-        self.file.read_exact_at(&mut bytes, offset)?;
+        File::open(&self.path)?.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
 }
@@ -100,14 +94,20 @@ fn list(file: &File) -> std::io::Result<Content> {
             }
             Err(error) => return Err(error),
         };
-        if !entry.header().entry_type().is_file() {
+        let kind = entry.header().entry_type();
+        let name = match std::str::from_utf8(&entry.path_bytes()) {
+            Ok(name) => name.to_string(),
+            Err(_) if kind.is_dir() => continue,
+            Err(_) => {
+                let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+                content.skipped.push((name, NOT_UTF8.into()));
+                continue;
+            }
+        };
+        let (offset, length) = (entry.raw_file_position(), entry.size());
+        if kind.is_dir() || is_hidden(&name) {
             continue;
         }
-        let name = entry.path()?.to_string_lossy().into_owned();
-        let (offset, length) = (entry.raw_file_position(), entry.size());
-        let hidden = Path::new(&name).components().any(|part| {
-            part.as_os_str().to_string_lossy().starts_with('.') && part.as_os_str() != "."
-        });
         if let Some(sample) = name
             .strip_suffix(".cls")
             .filter(|_| length <= LONGEST_CLASS)
@@ -116,9 +116,11 @@ fn list(file: &File) -> std::io::Result<Content> {
             if entry.read_to_string(&mut class).is_ok() {
                 classes.insert(sample.to_string(), class.trim().to_string());
             }
-        } else if hidden {
         } else if !is_image_name(&name) {
             content.others += 1;
+        } else if !kind.is_file() {
+            let reason = "a link or another member without pixels of its own".into();
+            content.skipped.push((name, reason));
         } else if offset + length > size {
             let reason = "the shard ends before it does: truncated".into();
             content.skipped.push((name, reason));
@@ -136,6 +138,12 @@ fn list(file: &File) -> std::io::Result<Content> {
         member.class = class.or_else(|| class_of(&member.name)).map(String::from);
     }
     Ok(content)
+}
+
+fn is_hidden(name: &str) -> bool {
+    let dots = |part: &str| part == "." || part == "..";
+    name.split('/')
+        .any(|part| part.starts_with('.') && !dots(part))
 }
 
 /// A member's name up to the first dot behind its folders.

@@ -1,13 +1,13 @@
 //! Directories searched by several threads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use ignore::{DirEntry, Error, WalkBuilder, WalkState};
 
 use super::{NOT_UTF8, Skipped, is_image_name, shard};
 
-/// What lies in a directory; names are relative to the root, with `/`.
+/// What lies in a directory; names begin with the directory's, with `/`.
 #[derive(Default)]
 pub(super) struct Found {
     pub images: Vec<String>,
@@ -17,16 +17,22 @@ pub(super) struct Found {
     pub others: usize,
 }
 
+/// The directory that is searched: how it is named, and where it is.
+struct Place<'a> {
+    name: &'a str,
+    start: PathBuf,
+}
+
 impl Found {
-    fn add(&mut self, root: &Path, entry: Result<DirEntry, Error>) {
+    fn add(&mut self, place: &Place, entry: Result<DirEntry, Error>) {
         let entry = match entry {
             Ok(entry) => entry,
-            Err(error) => return self.skip_failed(root, &error),
+            Err(error) => return self.skip_failed(place, &error),
         };
         if entry.file_type().is_none_or(|kind| kind.is_dir()) {
             return;
         }
-        let name = relative_name(root, entry.path());
+        let name = name_of(place, entry.path());
         if entry.path().to_str().is_none() {
             if is_image_name(&name) {
                 self.skip(name, NOT_UTF8.into());
@@ -46,20 +52,20 @@ impl Found {
         self.skipped.push(Skipped { path, reason });
     }
 
-    fn skip_failed(&mut self, root: &Path, error: &Error) {
+    fn skip_failed(&mut self, place: &Place, error: &Error) {
         match error {
             Error::WithPath { path, err } => {
                 let reason = err
                     .io_error()
                     .map_or_else(|| err.to_string(), ToString::to_string);
-                self.skip(relative_name(root, path), reason);
+                self.skip(name_of(place, path), reason);
             }
             Error::WithDepth { err, .. } | Error::WithLineNumber { err, .. } => {
-                self.skip_failed(root, err);
+                self.skip_failed(place, err);
             }
             Error::Loop { ancestor, child } => {
                 let reason = format!("link back to '{}'", ancestor.display());
-                self.skip(relative_name(root, child), reason);
+                self.skip(name_of(place, child), reason);
             }
             other => self.skip(String::new(), other.to_string()),
         }
@@ -70,8 +76,12 @@ impl Found {
 /// followed; loops, and what cannot be read, are reported.
 pub(super) fn walk(root: &Path, name: &str) -> Found {
     let found = Mutex::new(Found::default());
+    let place = Place {
+        name,
+        start: root.join(name),
+    };
     // Not the ignore files after which the crate is named: folders of images often stand in them.
-    WalkBuilder::new(root.join(name))
+    WalkBuilder::new(&place.start)
         .standard_filters(false)
         .hidden(true)
         .follow_links(true)
@@ -81,7 +91,7 @@ pub(super) fn walk(root: &Path, name: &str) -> Found {
                 let mut found = found
                     .lock()
                     .unwrap_or_else(|poisoned| poisoned.into_inner());
-                found.add(root, entry);
+                found.add(&place, entry);
                 WalkState::Continue
             })
         });
@@ -95,11 +105,16 @@ pub(super) fn walk(root: &Path, name: &str) -> Found {
     found
 }
 
-fn relative_name(root: &Path, path: &Path) -> String {
-    let relative = path.strip_prefix(root).unwrap_or(path);
+/// The name of `path` in the directory that is searched.
+fn name_of(place: &Place, path: &Path) -> String {
+    let relative = path.strip_prefix(&place.start).unwrap_or(path);
     let parts: Vec<_> = relative
         .components()
         .map(|part| part.as_os_str().to_string_lossy())
         .collect();
-    parts.join("/").replacen("//", "/", 1)
+    let relative = parts.join("/");
+    match place.name {
+        "" => relative,
+        name => format!("{}/{relative}", name.trim_end_matches('/')),
+    }
 }

@@ -18,16 +18,29 @@ const LOSS_EVERY: u64 = 50;
 /// Batches after which the speed is known well enough to say how long the run will take.
 const WARM_UP: u64 = 8;
 
-/// The loss of some images, their number, and correct predictions among how many.
-type Learned = (Tensor, u64, Option<(Tensor, i64)>);
+/// What stands in the parameters' gradients.
+#[derive(Default)]
+struct Gradient {
+    /// For each part of the batch its loss, its images, and correct predictions among how many.
+    learned: Vec<(Tensor, u64, Option<(Tensor, i64)>)>,
+    /// The modules that it is for: see [`Loss::trains`](crate::method::Loss).
+    trains: &'static [&'static str],
+}
 
 impl Session<'_> {
     /// Learns from one batch.
     pub fn learn(&mut self, batch: PixelBatch) -> Result<()> {
         let profile = self.stage.profile;
         let batch = profile.time(Part::Copy, || Batch::new(batch, self.stage.network));
-        for (loss, images, correct) in self.step_that_fits(&batch)? {
-            self.meter.add(&loss, images, correct);
+        let lr = self.lr(self.position.images as f64 / self.all_images() as f64);
+        for phase in 0..self.method.phases() {
+            let Gradient { learned, trains } = self.gradient_that_fits(&batch, phase)?;
+            profile.time(Part::Optimiser, || self.optimiser.step(trains, lr));
+            if phase == 0 {
+                for (loss, images, correct) in learned {
+                    self.meter.add(&loss, images, correct);
+                }
+            }
         }
         self.position.images += batch.rows.len() as u64;
         self.position.batches += 1;
@@ -43,15 +56,15 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// A step in as many parts as the device's memory asks for: where a CUDA device has too little,
-    /// they are doubled, from here on.
-    fn step_that_fits(&mut self, batch: &Batch) -> Result<Vec<Learned>> {
+    /// The gradient of a batch, in as many parts as the device's memory asks for: where a CUDA device
+    /// has too little, they are doubled, from here on.
+    fn gradient_that_fits(&mut self, batch: &Batch, phase: usize) -> Result<Gradient> {
         loop {
-            // libtorch's exceptions arrive as panics; of what a failed step has computed nothing is
+            // libtorch's exceptions arrive as panics; of what a failed attempt has computed nothing is
             // kept but batch norm's running statistics, which have seen a batch once more.
-            let step = catch_unwind(AssertUnwindSafe(|| self.step(batch)));
-            let panic = match step {
-                Ok(learned) => return learned,
+            let attempt = catch_unwind(AssertUnwindSafe(|| self.gradient(batch, phase)));
+            let panic = match attempt {
+                Ok(gradient) => return gradient,
                 Err(panic) => panic,
             };
             let cuda = self.stage.network.device() != Device::Cpu;
@@ -68,39 +81,33 @@ impl Session<'_> {
         }
     }
 
-    fn step(&mut self, batch: &Batch) -> Result<Vec<Learned>> {
+    fn gradient(&mut self, batch: &Batch, phase: usize) -> Result<Gradient> {
         // Dropout draws from libtorch's generator: seeded for each batch, it needs no saving.
         let seed = key(
             self.stage.config.train.seed,
             Purpose::Step,
             self.position.batches,
-            0,
+            phase as u64,
         );
         tch::manual_seed(seed as i64);
         let profile = self.stage.profile;
-        let lr = self.lr(self.position.images as f64 / self.all_images() as f64);
-        let parts = batch.split(self.parts);
-        let mut learned = Vec::new();
-        for phase in 0..self.method.phases() {
-            let mut trains = Default::default();
-            self.optimiser.zero_grad();
-            let mut position = self.position;
-            for part in &parts {
-                let context = self.stage.at(position);
-                let forward = || self.method.loss(&context, part, phase);
-                let loss = profile.time(Part::Forward, forward)?;
-                let share = part.rows.len() as f64 / batch.rows.len() as f64;
-                profile.time(Part::Backward, || (&loss.value * share).backward());
-                let images = part.rows.len() as u64;
-                if phase == 0 {
-                    learned.push((loss.value.detach(), images, loss.correct));
-                }
-                position.images += images;
-                trains = loss.trains;
-            }
-            profile.time(Part::Optimiser, || self.optimiser.step(trains, lr));
+        self.optimiser.zero_grad();
+        let mut gradient = Gradient::default();
+        let mut position = self.position;
+        for part in batch.split(self.parts) {
+            let context = self.stage.at(position);
+            let forward = || self.method.loss(&context, &part, phase);
+            let loss = profile.time(Part::Forward, forward)?;
+            let images = part.rows.len() as u64;
+            let share = images as f64 / batch.rows.len() as f64;
+            profile.time(Part::Backward, || (&loss.value * share).backward());
+            gradient
+                .learned
+                .push((loss.value.detach(), images, loss.correct));
+            gradient.trains = loss.trains;
+            position.images += images;
         }
-        Ok(learned)
+        Ok(gradient)
     }
 
     /// The learning rate at this share of the run.

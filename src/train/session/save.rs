@@ -52,6 +52,7 @@ impl Session<'_> {
             self.labels = Some(labels.into_iter().map(|label| label as u32).collect());
         }
         self.meter.restore(&saved.place.meter);
+        self.parts = self.parts.max(saved.place.parts);
         if self.position != Position::default() {
             let (images, steps) = saved.place.order;
             self.make_order(images, steps);
@@ -79,6 +80,7 @@ impl Session<'_> {
             position: self.position,
             order: self.order_place.unwrap_or_default(),
             meter: self.meter.sums(),
+            parts: self.parts,
             images: fingerprint(self.stage.data.names()),
             method: values,
         });
