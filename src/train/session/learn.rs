@@ -18,11 +18,19 @@ const LOSS_EVERY: u64 = 50;
 /// Batches after which the speed is known well enough to say how long the run will take.
 const WARM_UP: u64 = 8;
 
+/// What a part of a batch has come to.
+struct Learned {
+    /// A scalar on the device.
+    loss: Tensor,
+    images: u64,
+    /// Correct predictions (a scalar on the device) among how many.
+    correct: Option<(Tensor, i64)>,
+}
+
 /// What stands in the parameters' gradients.
 #[derive(Default)]
 struct Gradient {
-    /// For each part of the batch its loss, its images, and correct predictions among how many.
-    learned: Vec<(Tensor, u64, Option<(Tensor, i64)>)>,
+    learned: Vec<Learned>,
     /// The modules that it is for: see [`Loss::trains`](crate::method::Loss).
     trains: &'static [&'static str],
 }
@@ -37,8 +45,8 @@ impl Session<'_> {
             let Gradient { learned, trains } = self.gradient_that_fits(&batch, phase)?;
             profile.time(Part::Optimiser, || self.optimiser.step(trains, lr));
             if phase == 0 {
-                for (loss, images, correct) in learned {
-                    self.meter.add(&loss, images, correct);
+                for part in learned {
+                    self.meter.add(&part.loss, part.images, part.correct);
                 }
             }
         }
@@ -101,9 +109,11 @@ impl Session<'_> {
             let images = part.rows.len() as u64;
             let share = images as f64 / batch.rows.len() as f64;
             profile.time(Part::Backward, || (&loss.value * share).backward());
-            gradient
-                .learned
-                .push((loss.value.detach(), images, loss.correct));
+            gradient.learned.push(Learned {
+                loss: loss.value.detach(),
+                images,
+                correct: loss.correct,
+            });
             gradient.trains = loss.trains;
             position.images += images;
         }
