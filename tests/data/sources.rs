@@ -228,3 +228,21 @@ fn what_is_no_regular_file_or_has_no_bytes_is_refused_before_it_is_read() {
     let reason = |row| set.bytes(row).unwrap_err().to_string();
     assert!(reason(0).contains("empty") && reason(1).contains("no regular file"));
 }
+
+#[test]
+fn what_is_no_text_is_no_list() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("archive");
+    shard(&path, &[("a/1.png", &png(9))]);
+    let error = ImageSet::find(&path).unwrap_err().to_string();
+    assert!(error.contains("not text"), "{error}");
+    // `find -print0` ends names by zeros, and names in other scripts are text.
+    save(
+        &folder.path().join("\u{fc}ber/1.png"),
+        ramp(4, 4),
+        ImageFormat::Png,
+    );
+    std::fs::write(&path, "\u{fc}ber/1.png\0").unwrap();
+    let set = ImageSet::find_from(&[&path], folder.path()).unwrap();
+    assert_eq!(names(&set), ["\u{fc}ber/1.png"]);
+}

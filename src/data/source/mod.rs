@@ -89,6 +89,12 @@ pub enum SourceError {
         path.display(), EXTENSIONS.join(", ")
     )]
     NoList { path: PathBuf, first: String },
+    #[error(
+        "'{}' is neither an image ({}) nor a list of images: it is not text (a shard's name ends in \
+         .tar)",
+        .0.display(), EXTENSIONS.join(", ")
+    )]
+    NotText(PathBuf),
 }
 
 impl ImageSet {
@@ -199,8 +205,15 @@ impl Finder {
             self.file(&name);
         } else {
             let before = self.set.files.len();
-            self.list(File::open(path).map_err(unreadable)?)
-                .map_err(unreadable)?;
+            let mut file = File::open(path).map_err(unreadable)?;
+            let mut beginning = Vec::new();
+            let first = file.by_ref().take(BEGINNING).read_to_end(&mut beginning);
+            first.map_err(unreadable)?;
+            // Some piece of a film or an archive is always the name of a directory, such as `/`.
+            if !is_text(&beginning) {
+                return Err(SourceError::NotText(input.into()));
+            }
+            self.list(beginning.chain(file)).map_err(unreadable)?;
             let mut listed = before..self.set.files.len();
             let exists = |row: usize| match self.set.files[row].place {
                 Place::File => self.set.path(row).is_file(),
@@ -344,6 +357,18 @@ impl Finder {
         set.classes = classes.into_iter().map(|(name, _)| name).collect();
         set
     }
+}
+
+/// Bytes that are looked at to tell a list from anything else.
+const BEGINNING: u64 = 4096;
+
+/// Whether the beginning of a file is that of a list of names: without control characters but those
+/// that end lines, or names. (A name may not be UTF-8: that is told later.)
+fn is_text(beginning: &[u8]) -> bool {
+    let ends = |byte: u8| matches!(byte, 0 | b'\n' | b'\r' | b'\t');
+    beginning
+        .iter()
+        .all(|&byte| !byte.is_ascii_control() || ends(byte))
 }
 
 /// The folder that a file lies in.
