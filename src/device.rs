@@ -359,6 +359,14 @@ where
     tensor
 }
 
+/// Ends the process without running destructors: those of libtorch's static objects would run while
+/// its threads still use them.
+#[allow(unsafe_code)]
+pub fn exit_at_once(code: i32) -> ! {
+    // SAFETY: `_exit` touches nothing of the process; the system takes back what it held.
+    unsafe { libc::_exit(code) }
+}
+
 /// Whether a panic says that memory was not enough, of the device or the machine.
 pub fn is_out_of_memory(panic: &(dyn std::any::Any + Send)) -> bool {
     let text = panic_text(panic);

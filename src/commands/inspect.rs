@@ -93,7 +93,7 @@ pub fn run(args: cli::Inspect, ui: &Ui) -> Result<ExitStatus> {
         });
     }
     // Afterwards, so that the first epoch finds the files where training would.
-    let survey = survey(data.set(), ui)?;
+    let survey = survey(data.set(), data.kept(), ui)?;
     let duplicates = paths_of(&survey, data.set());
     let report = Report {
         images: data.len(),

@@ -104,7 +104,7 @@ fn on_interrupt() -> Arc<AtomicBool> {
     // Without a handler Ctrl-C still ends the program, only without saving.
     let _ = ctrlc::set_handler(move || {
         if raised.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+            device::exit_at_once(ExitStatus::Interrupted as i32);
         }
         let _ = writeln!(
             std::io::stderr(),

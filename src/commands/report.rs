@@ -8,7 +8,7 @@ use anyhow::Result;
 use image::RgbImage;
 
 use super::labeller::open;
-use super::{ExitStatus, images_of_run};
+use super::{ExitStatus, images_of_run, place_of_run};
 use crate::cli;
 use crate::config::Config;
 use crate::data::resize::centre_square;
@@ -35,20 +35,26 @@ const NAMED_CLASSES: usize = 3;
 pub fn run(args: cli::Report, ui: &Ui) -> Result<ExitStatus> {
     let (run, config) = open(&args.run)?;
     let out = args.out.unwrap_or_else(|| run.report());
-    write(&run, &config, &out, args.contact_sheet.as_deref(), None)?;
+    let pictures = write(&run, &config, &out, args.contact_sheet.as_deref(), None)?;
+    if pictures == 0 {
+        ui.warn(&format!(
+            "the report has no pictures: the images are no longer where the run read them ('{}')",
+            place_of_run(&config).display()
+        ));
+    }
     ui.note(&format!("report {}", out.display()));
     Ok(ExitStatus::Done)
 }
 
 /// Writes the report of `run`. Thumbnails come from `data` where it is at hand, else from the
-/// images' files.
+/// images' files. Gives the number of pictures.
 pub fn write(
     run: &RunDir,
     config: &Config,
     out: &Path,
     picture: Option<&Path>,
     data: Option<&Dataset>,
-) -> Result<()> {
+) -> Result<usize> {
     let records = run.read_metrics()?;
     let labels = run.read_labels()?;
     let thumbs = Thumbs::new(config, data);
@@ -60,9 +66,11 @@ pub fn write(
         image.write_to(&mut Cursor::new(&mut png), image::ImageFormat::Png)?;
         replace(picture, &png)?;
     }
+    let pictures = sheets.iter().map(|sheet| sheet.thumbs.len()).sum();
     let skipped = run.read_skipped()?.len();
     let page = render(&describe(run, config, &records, &labels, sheets, skipped)?)?;
-    replace(out, page.as_bytes())
+    replace(out, page.as_bytes())?;
+    Ok(pictures)
 }
 
 fn describe(

@@ -244,11 +244,11 @@ fn fit(training: &Training, resume: bool) -> Result<ExitStatus> {
         }
         Outcome::Finished => {}
     }
-    report::write(run, config, &run.report(), None, Some(data)).unwrap_or_else(|error| {
+    if let Err(error) = report::write(run, config, &run.report(), None, Some(data)) {
         ui.warn(&format!(
             "the labels are written, the report is not: {error:#}"
-        ))
-    });
+        ));
+    }
     tell_profile(profile, started.elapsed().as_secs_f64(), ui);
     ui.heading(&format!(
         "done in {}",

@@ -85,6 +85,11 @@ impl Dataset {
         &self.set
     }
 
+    /// The rows of [`Self::set`] that the images are.
+    pub fn kept(&self) -> &[u32] {
+        &self.kept
+    }
+
     /// The number of images.
     pub fn len(&self) -> usize {
         self.kept.len()

@@ -34,30 +34,27 @@ struct Look {
     digest: blake3::Hash,
 }
 
-/// Looks at every file of `set`. Those that cannot be opened are left out: decoding will name them.
+/// Looks at the files of `set` that are in `rows`. Those that cannot be opened are left out.
 ///
 /// # Errors
 /// [`Interrupted`] when the user asks to stop.
-pub fn survey(set: &ImageSet, monitor: &dyn Monitor) -> Result<Survey, Interrupted> {
+pub fn survey(set: &ImageSet, rows: &[u32], monitor: &dyn Monitor) -> Result<Survey, Interrupted> {
     let mut survey = Survey::default();
     let mut same: HashMap<blake3::Hash, Vec<usize>> = HashMap::new();
-    let all = set.files.len();
-    monitor.begin(Phase::Read, "looking at files", all as u64);
-    for start in (0..all).step_by(GROUP) {
+    monitor.begin(Phase::Read, "looking at files", rows.len() as u64);
+    for group in rows.chunks(GROUP) {
         if monitor.stopping() {
             monitor.end();
             return Err(Interrupted);
         }
-        let group = start..(start + GROUP).min(all);
         let looks: Vec<Option<Look>> = group
-            .clone()
-            .into_par_iter()
-            .map(|row| look(set, row))
+            .par_iter()
+            .map(|&row| look(set, row as usize))
             .collect();
-        for (row, look) in group.clone().zip(looks) {
+        for (&row, look) in group.iter().zip(looks) {
             let Some(look) = look else { continue };
             survey.bytes += look.bytes;
-            same.entry(look.digest).or_default().push(row);
+            same.entry(look.digest).or_default().push(row as usize);
             if let Some(format) = look.format {
                 *survey.formats.entry(format).or_default() += 1;
             }

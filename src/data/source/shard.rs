@@ -92,7 +92,11 @@ fn list(file: &File) -> std::io::Result<Content> {
                 content.skipped.push((String::new(), reason));
                 break;
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                let kind = error.kind();
+                let reason = "it is no tar archive, or cut within its first header";
+                return Err(std::io::Error::new(kind, reason));
+            }
         };
         let kind = entry.header().entry_type();
         let name = match std::str::from_utf8(&entry.path_bytes()) {
