@@ -87,9 +87,7 @@ fn timed(device: tch::Device, mut work: impl FnMut()) -> f64 {
         .map(|_| {
             let start = Instant::now();
             work();
-            if let tch::Device::Cuda(index) = device {
-                tch::Cuda::synchronize(index as i64);
-            }
+            device::wait_for(device);
             start.elapsed().as_secs_f64()
         })
         .skip(WARM_UP)

@@ -367,6 +367,13 @@ pub fn exit_at_once(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Waits until a CUDA device has done what it was told; a CPU has.
+pub fn wait_for(device: Device) {
+    if let Device::Cuda(index) = device {
+        tch::Cuda::synchronize(index as i64);
+    }
+}
+
 /// Whether a panic says that memory was not enough, of the device or the machine.
 pub fn is_out_of_memory(panic: &(dyn std::any::Any + Send)) -> bool {
     let text = panic_text(panic);

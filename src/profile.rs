@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use tch::{Cuda, Device};
+use tch::Device;
+
+use crate::device::wait_for;
 
 /// A kind of work. What is done inside another one counts there alone: the views that are made for a
 /// forward pass are [`Part::Augment`].
@@ -118,11 +120,5 @@ impl Profile {
         all.iter()
             .map(|(part, seconds)| (*part, *seconds))
             .collect()
-    }
-}
-
-fn wait_for(device: Device) {
-    if let Device::Cuda(index) = device {
-        Cuda::synchronize(index as i64);
     }
 }

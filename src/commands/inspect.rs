@@ -17,6 +17,7 @@ use crate::data::loader::{batches, equal_lengths};
 use crate::data::sampler::shuffled;
 use crate::data::source::{ImageSet, Skipped};
 use crate::data::survey::{Survey, survey};
+use crate::device::wait_for;
 use crate::error::usage;
 use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::random::{Purpose, stream};
@@ -153,17 +154,14 @@ fn serve(
         }
         let batch = batch.context("the images changed while they were read")?;
         let pixels = batch.pixels_on(device);
-        let views = tch::no_grad(|| match augment {
+        drop(tch::no_grad(|| match augment {
             true => augmentation.apply(&pixels, &batch.rows, key),
             false => centre(&pixels, config.data.size as i64),
-        });
-        debug_assert_eq!(views.size()[0], batch.rows.len() as i64);
+        }));
         key.seen += batch.rows.len() as u64;
         ui.advance(batch.rows.len() as u64);
     }
-    if let tch::Device::Cuda(index) = device {
-        tch::Cuda::synchronize(index as i64);
-    }
+    wait_for(device);
     ui.end();
     Ok(())
 }

@@ -106,15 +106,14 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
     run.write_config(&config)?;
     run.write_skipped(&data.skipped)?;
     let training = Training {
-        run: &run,
-        config: &config,
-        data: &data,
-        network: &network,
+        run,
+        config,
+        data,
+        network,
         entry,
-        profile: &profile,
-        ui,
+        profile,
     };
-    fit(&training, false)
+    fit(&training, false, ui)
 }
 
 fn profile_of(args: &cli::Train, device: Device) -> Profile {
@@ -184,38 +183,35 @@ fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
         describe(device)
     ));
     let training = Training {
-        run: &run,
-        config: &config,
-        data: &data,
-        network: &network,
-        entry,
-        profile: &profile,
-        ui,
-    };
-    fit(&training, begun)
-}
-
-/// All that a training needs.
-struct Training<'a> {
-    run: &'a RunDir,
-    config: &'a Config,
-    data: &'a Dataset,
-    network: &'a model::network::Network,
-    entry: &'static MethodEntry,
-    profile: &'a Profile,
-    ui: &'a Ui,
-}
-
-/// Trains, from the run's checkpoint where `resume` says so, labels and reports.
-fn fit(training: &Training, resume: bool) -> Result<ExitStatus> {
-    let &Training {
         run,
         config,
         data,
         network,
         entry,
         profile,
-        ui,
+    };
+    fit(&training, begun, ui)
+}
+
+/// All that a training needs.
+struct Training {
+    run: RunDir,
+    config: Config,
+    data: Dataset,
+    network: model::network::Network,
+    entry: &'static MethodEntry,
+    profile: Profile,
+}
+
+/// Trains, from the run's checkpoint where `resume` says so, labels and reports.
+fn fit(training: &Training, resume: bool, ui: &Ui) -> Result<ExitStatus> {
+    let Training {
+        run,
+        config,
+        data,
+        network,
+        entry,
+        profile,
     } = training;
     let started = std::time::Instant::now();
     // Heads draw their weights after the backbone; their own seed keeps them the same whatever the

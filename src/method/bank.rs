@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::{Batch, Context, State, View};
+use super::{Batch, Build, Context, State, View};
 use crate::cluster::assigner::FeatureKind;
 
 /// Where the features of a label step come from.
@@ -21,25 +21,68 @@ pub enum FeaturesFrom {
     Training,
 }
 
+/// Where a method has its features from: a bank, or nothing but extraction.
+#[derive(Debug)]
+pub struct FeatureSource(Option<FeatureBank>);
+
+impl FeatureSource {
+    /// A source for the images of a run, none of which has been seen.
+    pub fn new(from: FeaturesFrom, build: &Build) -> Self {
+        let (n, dim, device) = (
+            build.images as i64,
+            build.network.dim(),
+            build.network.device(),
+        );
+        Self((from == FeaturesFrom::Training).then(|| FeatureBank {
+            features: Tensor::zeros([n, dim], (Kind::Float, device)),
+            seen: Tensor::zeros([n], (Kind::Bool, device)),
+        }))
+    }
+
+    /// What a head sees `[b, d]` of a prepared input of `batch`, in training.
+    pub fn activation(&mut self, context: &Context, batch: &Batch, input: &Tensor) -> Tensor {
+        let hidden = context.network.hidden(input, true);
+        if let Some(bank) = &mut self.0 {
+            bank.keep(batch, &hidden);
+        }
+        context.network.backbone.activate(&hidden)
+    }
+
+    /// Features `[n, d]` of all images.
+    ///
+    /// # Errors
+    /// As [`Context::features`].
+    pub fn features(&self, context: &Context, kind: FeatureKind, view: View) -> Result<Tensor> {
+        match &self.0 {
+            Some(bank) => bank.features(context, kind, view),
+            None => context.features(kind, view),
+        }
+    }
+
+    /// Adds what is kept to what a checkpoint holds.
+    pub fn save(&self, state: &mut State) {
+        if let Some(bank) = &self.0 {
+            bank.save(state);
+        }
+    }
+
+    /// Takes over what [`Self::save`] added.
+    pub fn restore(&mut self, state: &mut State) -> Result<()> {
+        self.0.as_mut().map_or(Ok(()), |bank| bank.restore(state))
+    }
+}
+
 /// The newest hidden features of each image `[n, d] f32`, on the network's device.
 #[derive(Debug)]
-pub struct FeatureBank {
+struct FeatureBank {
     features: Tensor,
     /// `[n] bool`
     seen: Tensor,
 }
 
 impl FeatureBank {
-    /// A bank for `n` images that have not been seen.
-    pub fn new(n: usize, dim: i64, device: Device) -> Self {
-        Self {
-            features: Tensor::zeros([n as i64, dim], (Kind::Float, device)),
-            seen: Tensor::zeros([n as i64], (Kind::Bool, device)),
-        }
-    }
-
     /// Keeps the hidden features `[b, d]` of a batch; of an image that is in it twice, the last.
-    pub fn keep(&mut self, batch: &Batch, hidden: &Tensor) {
+    fn keep(&mut self, batch: &Batch, hidden: &Tensor) {
         // Were a row written twice, threads would decide whose numbers stay.
         let mut last: BTreeMap<u32, i64> = BTreeMap::new();
         for (place, &row) in (0..).zip(&batch.rows) {
@@ -60,7 +103,7 @@ impl FeatureBank {
     ///
     /// # Errors
     /// As [`Context::features`].
-    pub fn features(&self, context: &Context, kind: FeatureKind, view: View) -> Result<Tensor> {
+    fn features(&self, context: &Context, kind: FeatureKind, view: View) -> Result<Tensor> {
         let missing = self.seen.logical_not().nonzero().flatten(0, -1);
         let rows: Vec<i64> = Vec::try_from(&missing.to_device(Device::Cpu))?;
         if 2 * rows.len() > context.data.len() {
@@ -79,7 +122,7 @@ impl FeatureBank {
     }
 
     /// Adds the bank to what a checkpoint holds.
-    pub fn save(&self, state: &mut State) {
+    fn save(&self, state: &mut State) {
         let seen = self.seen.to_kind(Kind::Int64);
         for (name, tensor) in [("bank", &self.features), ("bank_seen", &seen)] {
             let tensor = tensor.to_device(Device::Cpu);
@@ -88,7 +131,7 @@ impl FeatureBank {
     }
 
     /// Takes over what [`Self::save`] added.
-    pub fn restore(&mut self, state: &mut State) -> Result<()> {
+    fn restore(&mut self, state: &mut State) -> Result<()> {
         let device = self.features.device();
         self.features = state.tensor("bank")?.to_device(device);
         let seen = state.tensor("bank_seen")?;

@@ -68,9 +68,7 @@ impl Batch {
             rows: batch.rows,
         }
     }
-}
 
-impl Batch {
     /// The same images in `count` parts, or fewer where a part would be smaller than two images.
     pub fn split(&self, count: usize) -> Vec<Self> {
         let n = self.rows.len();

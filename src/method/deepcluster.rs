@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor, nn};
 
 use super::{
-    Batch, Build, Context, FeatureBank, FeaturesFrom, LabelStep, Labelling, Loss, Method,
+    Batch, Build, Context, FeatureSource, FeaturesFrom, LabelStep, Labelling, Loss, Method,
     MethodEntry, Module, State, View, cluster_features, group_features, label_by_clusters,
     label_by_groups, option_table, parse_options,
 };
@@ -208,7 +208,7 @@ struct DeepCluster {
     /// Images seen when the next step is due, and from one step to the next.
     next: u64,
     interval: u64,
-    bank: Option<FeatureBank>,
+    features: FeatureSource,
 }
 
 impl DeepCluster {
@@ -218,10 +218,9 @@ impl DeepCluster {
         let clusters = build.config.cluster.clusters as i64;
         let head = LinearHead::new(&store.root(), build.network.dim(), clusters);
         let interval = (options.reassign * build.images as f64).round().max(1.0) as u64;
-        let bank = (options.features_from == FeaturesFrom::Training)
-            .then(|| FeatureBank::new(build.images, build.network.dim(), store.device()));
+        let features = FeatureSource::new(options.features_from, build);
         Ok(Self {
-            bank,
+            features,
             options,
             store,
             head,
@@ -264,10 +263,9 @@ impl DeepCluster {
 
     /// Labels for all images from the network as it is.
     fn cluster(&self, context: &Context) -> Result<(Vec<u32>, LabelStepRecord)> {
-        let features = match &self.bank {
-            Some(bank) => bank.features(context, FeatureKind::Hidden, View::Plain)?,
-            None => context.features(FeatureKind::Hidden, View::Plain)?,
-        };
+        let features = self
+            .features
+            .features(context, FeatureKind::Hidden, View::Plain)?;
         if self.options.clusterer == Clusterer::Pic {
             let grouped = group_features(context, &features, &self.options.pic())?;
             return Ok((grouped.pic.labels, grouped.record));
@@ -311,13 +309,8 @@ impl Method for DeepCluster {
 
     fn loss(&mut self, context: &Context, batch: &Batch, _phase: usize) -> Result<Loss> {
         let input = context.network.prepare(&context.view(batch, 0));
-        let hidden = context.network.hidden(&input, true);
-        if let Some(bank) = &mut self.bank {
-            bank.keep(batch, &hidden);
-        }
-        let logits = self
-            .head
-            .forward(&context.network.backbone.activate(&hidden));
+        let activation = self.features.activation(context, batch, &input);
+        let logits = self.head.forward(&activation);
         let targets = self.targets.index_select(0, &batch.index);
         let value = match &self.weights {
             None => logits.cross_entropy_for_logits(&targets),
@@ -361,9 +354,7 @@ impl Method for DeepCluster {
             ]
             .into(),
         };
-        if let Some(bank) = &self.bank {
-            bank.save(&mut state);
-        }
+        self.features.save(&mut state);
         state
     }
 
@@ -375,9 +366,6 @@ impl Method for DeepCluster {
         }
         self.take_labels(labels.into_iter().map(|label| label as u32).collect());
         self.next = state.value("next")?;
-        match &mut self.bank {
-            Some(bank) => bank.restore(&mut state),
-            None => Ok(()),
-        }
+        self.features.restore(&mut state)
     }
 }

@@ -28,7 +28,7 @@ use crate::data::sampler;
 use crate::model::network::Network;
 use crate::record::LabelStepRecord;
 
-pub use bank::{FeatureBank, FeaturesFrom};
+pub use bank::{FeatureSource, FeaturesFrom};
 pub use context::{Batch, Context, Position, View, extract, extract_size};
 pub use features::{cluster_features, group_features, label_by_clusters, label_by_groups};
 

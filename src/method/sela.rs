@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, nn};
 
 use super::{
-    Batch, Build, Context, FeatureBank, FeaturesFrom, LabelStep, Labelling, Loss, Method,
+    Batch, Build, Context, FeatureSource, FeaturesFrom, LabelStep, Labelling, Loss, Method,
     MethodEntry, Module, State, View, option_table, parse_options,
 };
 use crate::cluster::assigner::{Assigner, FeatureKind};
@@ -213,7 +213,7 @@ struct Sela {
     /// Image counts at which labels are due, and how many of them are past.
     due: Vec<u64>,
     done: usize,
-    bank: Option<FeatureBank>,
+    features: FeatureSource,
 }
 
 impl Sela {
@@ -232,10 +232,9 @@ impl Sela {
         let labels = (0..options.heads as u64)
             .map(|head| initial_labels(build.images, clusters, train.seed, head))
             .collect();
-        let bank = (options.features_from == FeaturesFrom::Training)
-            .then(|| FeatureBank::new(build.images, build.network.dim(), store.device()));
+        let features = FeatureSource::new(options.features_from, build);
         let mut sela = Self {
-            bank,
+            features,
             options,
             store,
             heads,
@@ -332,10 +331,9 @@ impl Method for Sela {
             Gather::Augmented => View::Augmented,
             Gather::Plain => View::Plain,
         };
-        let features = match &self.bank {
-            Some(bank) => bank.features(context, FeatureKind::Activation, view)?,
-            None => context.features(FeatureKind::Activation, view)?,
-        };
+        let features = self
+            .features
+            .features(context, FeatureKind::Activation, view)?;
         let heads = match self.options.refresh {
             Refresh::All => 0..self.options.heads,
             Refresh::Turn => {
@@ -365,14 +363,9 @@ impl Method for Sela {
 
     fn loss(&mut self, context: &Context, batch: &Batch, _phase: usize) -> Result<Loss> {
         let input = context.network.prepare(&context.view(batch, 0));
-        let hidden = context.network.hidden(&input, true);
-        if let Some(bank) = &mut self.bank {
-            bank.keep(batch, &hidden);
-        }
+        let activation = self.features.activation(context, batch, &input);
         // [b, heads, k] and [heads, b]
-        let logits = self
-            .heads
-            .forward(&context.network.backbone.activate(&hidden));
+        let logits = self.heads.forward(&activation);
         let targets = self.targets.index_select(1, &batch.index).transpose(0, 1);
         let clusters = self.heads.clusters();
         let value = logits
@@ -426,9 +419,7 @@ impl Method for Sela {
             tensors: vec![("labels".into(), self.targets.to_device(Device::Cpu))],
             values: [("done".to_string(), self.done.into())].into(),
         };
-        if let Some(bank) = &self.bank {
-            bank.save(&mut state);
-        }
+        self.features.save(&mut state);
         state
     }
 
@@ -442,10 +433,7 @@ impl Method for Sela {
             .collect::<Result<_>>()?;
         self.take_labels(labels);
         self.done = state.value("done")?;
-        match &mut self.bank {
-            Some(bank) => bank.restore(&mut state),
-            None => Ok(()),
-        }
+        self.features.restore(&mut state)
     }
 }
 

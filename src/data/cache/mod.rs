@@ -169,16 +169,11 @@ impl Pixels {
     /// Keeps nothing, but finds out what can be read.
     fn none(set: &Arc<ImageSet>, side: usize, monitor: &dyn Monitor) -> Result<Read, DataError> {
         let (mut kept, mut skipped) = (Vec::new(), Vec::new());
-        for start in (0..set.files.len()).step_by(GROUP) {
-            let group = start..(start + GROUP).min(set.files.len());
-            let read = Self::decode(set, group, side, &Silent)?;
-            if monitor.stopping() {
-                return Err(Interrupted.into());
-            }
-            monitor.advance((read.kept.len() + read.skipped.len()) as u64);
+        Self::by_groups(set, side, monitor, &mut |_, read| {
             kept.extend(read.kept);
             skipped.extend(read.skipped);
-        }
+            Ok(())
+        })?;
         let pixels = Self {
             side,
             count: kept.len(),
@@ -193,6 +188,26 @@ impl Pixels {
             skipped,
             lasting: true,
         })
+    }
+
+    /// Decodes all of `set` without keeping it: `take` is given each group of rows and what came of it.
+    fn by_groups(
+        set: &ImageSet,
+        side: usize,
+        monitor: &dyn Monitor,
+        take: &mut dyn FnMut(Range<usize>, Read) -> Result<(), DataError>,
+    ) -> Result<(), DataError> {
+        let all = set.files.len();
+        for start in (0..all).step_by(GROUP) {
+            if monitor.stopping() {
+                return Err(Interrupted.into());
+            }
+            let group = start..(start + GROUP).min(all);
+            let count = group.len();
+            take(group.clone(), Self::decode(set, group, side, &Silent)?)?;
+            monitor.advance(count as u64);
+        }
+        Ok(())
     }
 
     /// Side of the squares, in pixels.

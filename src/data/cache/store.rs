@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::{Backing, GROUP, Pixels, Read};
+use super::{Backing, Pixels, Read};
 use crate::data::DataError;
 use crate::data::source::{ImageSet, Skipped};
-use crate::monitor::{Interrupted, Monitor, Silent};
+use crate::monitor::Monitor;
 
 /// Digits of the key in a file's name.
 const KEY: usize = 32;
@@ -136,19 +136,14 @@ impl Store {
             .map_err(failed)?;
         let images = set.files.len();
         let (mut skipped, mut lasting) = (Vec::new(), true);
-        for start in (0..images).step_by(GROUP) {
-            if monitor.stopping() {
-                return Err(Interrupted.into());
-            }
-            let group = start..(start + GROUP).min(images);
-            let read = Pixels::decode(set, group.clone(), side, &Silent)?;
+        Pixels::by_groups(set, side, monitor, &mut |group, read| {
             lasting &= read.lasting;
             file.write_all(read.pixels.in_memory()).map_err(failed)?;
             let mut kept = read.kept.into_iter().peekable();
             let failures = group.filter(|&row| kept.next_if_eq(&(row as u32)).is_none());
             skipped.extend(failures.map(|row| row as u32).zip(read.skipped));
-            monitor.advance(GROUP.min(images - start) as u64);
-        }
+            Ok(())
+        })?;
         finish(&mut file, &Trailer { images, skipped }).map_err(failed)?;
         let file = match lasting {
             true => file
