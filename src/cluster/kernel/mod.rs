@@ -99,30 +99,23 @@ pub struct Panels {
 }
 
 impl Panels {
-    /// Packs those rows of `rows` `[.., d]` that `order` names, as [`quantise`] scales them; returns
-    /// how each was scaled too.
-    pub fn pack(rows: &[f32], d: usize, norms: &[f64], order: &[u32]) -> (Self, Vec<Scale>) {
-        let width = padded(d);
+    /// Packs those of the scaled `rows` `[.., width]` that `order` names.
+    pub fn pack(rows: &[i16], width: usize, order: &[u32]) -> Self {
         let size = width * COLUMNS;
         let mut values = vec![0; order.len().div_ceil(COLUMNS) * size];
-        let scales = values
+        values
             .par_chunks_exact_mut(size)
             .zip(order.par_chunks(COLUMNS))
-            .flat_map_iter(|(panel, order)| {
-                let mut scaled = vec![0; width];
-                let mut scales = Vec::with_capacity(order.len());
+            .for_each(|(panel, order)| {
                 for (lane, &row) in order.iter().enumerate() {
-                    let row = row as usize;
-                    scales.push(quantise(&rows[row * d..][..d], norms[row], &mut scaled));
+                    let row = &rows[row as usize * width..][..width];
                     let pairs = panel.chunks_exact_mut(2 * COLUMNS);
-                    for (at, two) in pairs.zip(scaled.chunks_exact(2)) {
+                    for (at, two) in pairs.zip(row.chunks_exact(2)) {
                         at[2 * lane..][..2].copy_from_slice(two);
                     }
                 }
-                scales
-            })
-            .collect();
-        (Self { values, size }, scales)
+            });
+        Self { values, size }
     }
 
     /// The number of panels.
@@ -154,28 +147,38 @@ pub struct Scale {
 /// norm as the rounding.
 const NORMS: std::ops::Range<f64> = 1e-15..1e15;
 
-/// Rounds `row` of this norm, scaled to [`NORM`], into `scaled`, which is as long as [`padded`] says
-/// and ends in a zero where that is longer.
-#[inline(always)]
-pub fn quantise(row: &[f32], norm: f64, scaled: &mut [i16]) -> Scale {
-    if !NORMS.contains(&norm) {
-        scaled.fill(0);
-        return Scale {
-            factor: 0.0,
-            rounding: norm,
-        };
+impl Scale {
+    /// How a row `[d]` of this norm is scaled.
+    #[inline(always)]
+    pub fn new(norm: f64, d: usize) -> Self {
+        if !NORMS.contains(&norm) {
+            return Self {
+                factor: 0.0,
+                rounding: norm,
+            };
+        }
+        let factor = norm / NORM;
+        Self {
+            factor,
+            // Half a unit for each value, and a little for the product that was rounded.
+            rounding: 0.51 * factor * (d as f64).sqrt(),
+        }
     }
-    let factor = norm / NORM;
-    let scale = (1.0 / factor) as f32;
-    // Adding 1.5 · 2^23 rounds to an integer, which then stands in the lowest bits.
-    const ROUND: f32 = 12_582_912.0;
-    for (value, &x) in scaled.iter_mut().zip(row) {
-        *value = (x * scale + ROUND).to_bits() as i16;
-    }
-    Scale {
-        factor,
-        // Half a unit for each value, and a little for the product that was rounded.
-        rounding: 0.51 * factor * (row.len() as f64).sqrt(),
+
+    /// Rounds `row` into `scaled`, which is as long as [`padded`] says and ends in a zero where that is
+    /// longer.
+    #[inline(always)]
+    pub fn quantise(self, row: &[f32], scaled: &mut [i16]) {
+        if self.factor == 0.0 {
+            scaled.fill(0);
+            return;
+        }
+        let scale = (1.0 / self.factor) as f32;
+        // Adding 1.5 · 2^23 rounds to an integer, which then stands in the lowest bits.
+        const ROUND: f32 = 12_582_912.0;
+        for (value, &x) in scaled.iter_mut().zip(row) {
+            *value = (x * scale + ROUND).to_bits() as i16;
+        }
     }
 }
 
@@ -259,6 +262,13 @@ pub trait Products {
         panels: [&[i16]; N],
     ) -> [Tile; N];
 
+    /// The product of two scaled rows of the same length.
+    #[inline(always)]
+    fn one(a: &[i16], b: &[i16]) -> i32 {
+        let pairs = a.iter().zip(b);
+        pairs.map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
+    }
+
     /// The largest of the [`scores`].
     #[inline(always)]
     fn highest(products: Scored, own: usize) -> f32 {
@@ -271,8 +281,8 @@ pub trait Products {
 
     /// Asks for all cache lines of a row that will be read soon.
     #[inline(always)]
-    fn prefetch(row: &[f32]) {
-        for line in row.chunks(16) {
+    fn prefetch<T>(row: &[T]) {
+        for line in row.chunks(64 / size_of::<T>()) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: part of x86-64; the address lies in the row, and nothing is read.
             unsafe {

@@ -5,10 +5,10 @@
 //! two bounds, and only centroids whose upper bound reaches the largest lower bound can be the
 //! nearest. Distances in f64 decide between them.
 
-use super::centroids::{Centroids, ROUNDING, Terms, distance, up};
+use super::centroids::{Centroids, Terms, distance, up};
 use super::layout::{Layout, Unit};
 use crate::cluster::kernel::{
-    self, BITS, COLUMNS, Products, ROWS, Scale, Scored, Work, larger, padded, quantise,
+    self, BITS, COLUMNS, Products, ROWS, Scale, Scored, Work, larger, padded,
 };
 
 /// What a pair of panels costs beside one (267 against 205 billion products a second on Zen 5).
@@ -18,10 +18,12 @@ const AHEAD: usize = 4;
 /// Some points with what is known of them.
 pub struct Block<'a> {
     pub points: &'a [f32],
+    /// The points in 16 bits, where they are kept.
+    pub scaled: Option<&'a [i16]>,
     pub norms: &'a [f64],
     pub labels: &'a mut [u32],
-    /// The score of each point's label.
-    pub own: &'a mut [f64],
+    /// Each point is no farther than this from its label's centroid, in units.
+    pub own: &'a mut [u16],
     /// `[points, groups]`
     pub bounds: &'a mut [u16],
     /// What has moved; `None` where there are no bounds yet.
@@ -36,25 +38,30 @@ pub struct Block<'a> {
 pub struct Moves {
     /// In units, the largest of each group: by so much its bounds fall.
     pub of_groups: Vec<u16>,
-    /// Whether each centroid has moved at all.
-    pub at_all: Vec<bool>,
+    /// In units, of each centroid: by so much its points may be farther from it.
+    pub of_each: Vec<u16>,
 }
 
 /// Memory that one block leaves to the next.
 #[derive(Default)]
 pub struct Scratch {
     rows: Vec<Row>,
+    /// Points whose nearest centroid the bounds leave open.
+    asking: Vec<u16>,
     lists: Lists,
-    /// Points in 16 bits, `[points, d]` padded; only those that take part are renewed.
+    /// Points in 16 bits, `[points, d]` padded, where they are not kept; only those that take part are
+    /// renewed.
     scaled: Vec<i16>,
-    /// Of the points of a list: the upper bound on the scores of a group, and what it makes of the
-    /// distances.
+    /// Of the points of a list: the upper bound on the scores of a group, the norms, and what both make
+    /// of the distances.
     tops: [Vec<f32>; 2],
+    norms: Vec<f64>,
     lowest: Vec<u16>,
     open: Vec<Open>,
 }
 
 /// What is known of a point during a search.
+#[derive(Clone)]
 struct Row {
     factor: f32,
     rounding: f32,
@@ -63,8 +70,9 @@ struct Row {
     floor: f32,
     /// Panel and column of the point's own centroid.
     place: (usize, usize),
-    /// The score and the index of the nearest centroid so far: its own at first.
-    best: (f64, u32),
+    /// The score of its own centroid, and the score and the index of the nearest one so far; `None` while
+    /// nothing competes.
+    exact: Option<(f64, (f64, u32))>,
 }
 
 /// A centroid whose upper bound on the score reached the floor of its time.
@@ -120,50 +128,74 @@ impl Block<'_> {
         let (d, groups, count) = (self.centroids.d, self.layout.groups(), self.norms.len());
         let width = padded(d);
         scratch.lists.clear(groups, count);
-        if self.moves.is_none() {
-            scratch.lists.all = Some((0..count as u16).collect());
+        if self.scaled.is_none() {
+            scratch.scaled.resize(count * width, 0);
         }
-        scratch.scaled.resize(count * width, 0);
         for tops in &mut scratch.tops {
             tops.resize(count.next_multiple_of(ROWS), 0.0);
         }
         scratch.open.clear();
+        scratch.norms.resize(count, 0.0);
         scratch.lowest.resize(count, 0);
         scratch.rows.clear();
-        for (i, point) in self.points.chunks_exact(d).enumerate() {
-            let (norm, label) = (self.norms[i], self.labels[i]);
-            if let Some(row) = self.points.get((i + AHEAD) * d..(i + AHEAD + 1) * d) {
-                P::prefetch(row);
+        scratch.rows.resize(count, Row::settled());
+        scratch.asking.clear();
+        match self.moves {
+            None => {
+                scratch.asking.extend(0..count as u16);
+                scratch.lists.all = Some(scratch.asking.clone());
             }
-            if self.moves.is_none_or(|moves| moves.at_all[label as usize]) {
-                self.own[i] = self.centroids.exact_score::<P>(point, label);
-            }
-            let own = self.own[i];
-            let bounds = &mut self.bounds[i * groups..][..groups];
-            let some = match self.moves {
-                None => true,
-                Some(moves) => {
+            Some(moves) => {
+                for (i, bounds) in self.bounds.chunks_exact_mut(groups).enumerate() {
+                    let drift = moves.of_each[self.labels[i] as usize];
+                    self.own[i] = self.own[i].saturating_add(drift);
                     lower(bounds, &moves.of_groups);
-                    let own = self.unit.above(distance(norm, own));
-                    scratch.lists.add::<P>(i, bounds, own)
+                    if some_at_most::<P>(bounds, self.own[i]) {
+                        scratch.asking.push(i as u16);
+                    }
+                }
+            }
+        }
+        for (at, &i) in scratch.asking.iter().enumerate() {
+            let ahead = scratch.asking.get(at + AHEAD).map(|&i| usize::from(i));
+            let i = usize::from(i);
+            let (norm, label) = (self.norms[i], self.labels[i]);
+            let scale = Scale::new(norm, d);
+            let point = match self.scaled {
+                Some(scaled) => {
+                    if let Some(next) = ahead {
+                        P::prefetch(&scaled[next * width..][..width]);
+                    }
+                    &scaled[i * width..][..width]
+                }
+                None => {
+                    if let Some(next) = ahead {
+                        P::prefetch(&self.points[next * d..][..d]);
+                    }
+                    let scaled = &mut scratch.scaled[i * width..][..width];
+                    scale.quantise(&self.points[i * d..][..d], scaled);
+                    scaled
                 }
             };
-            let scale = if some {
-                quantise(point, norm, &mut scratch.scaled[i * width..][..width])
-            } else {
-                Scale {
-                    factor: 0.0,
-                    rounding: 0.0,
-                }
-            };
-            scratch.rows.push(Row {
+            let place = self.layout.panel_of(label);
+            let terms = &self.centroids.terms[place.0];
+            let mut row = Row {
                 factor: scale.factor as f32,
                 rounding: up(scale.rounding),
                 norm: up(norm + scale.rounding),
-                floor: (own - own.abs() * ROUNDING) as f32 - f32::MIN_POSITIVE,
-                place: self.layout.panel_of(label),
-                best: (own, label),
-            });
+                floor: 0.0,
+                place,
+                exact: None,
+            };
+            let product = P::one(point, self.centroids.scaled(label)) as f32;
+            let own = product * (row.factor * terms.factor[place.1]) + terms.shift[place.1];
+            row.floor = own - 1.001 * terms.error(row.rounding, row.norm) - f32::MIN_POSITIVE;
+            if self.moves.is_some() {
+                self.own[i] = self.unit.above(distance(norm, f64::from(row.floor)));
+                let bounds = &self.bounds[i * groups..][..groups];
+                scratch.lists.add::<P>(i, bounds, self.own[i]);
+            }
+            scratch.rows[i] = row;
         }
     }
 
@@ -178,12 +210,15 @@ impl Block<'_> {
         let Scratch {
             rows,
             lists,
-            scaled,
+            scaled: renewed,
             tops,
+            norms,
             lowest,
             open,
+            ..
         } = scratch;
         let points = lists.of(these[0]);
+        let scaled = self.scaled.unwrap_or(renewed);
         for (at, few) in points.chunks(ROWS).enumerate() {
             let found = self.compare::<P, N>(these, few, scaled, rows, open);
             for (tops, found) in tops.iter_mut().zip(found) {
@@ -192,9 +227,12 @@ impl Block<'_> {
         }
         let groups = self.layout.groups();
         for (group, tops) in these.into_iter().zip(tops) {
+            for (norm, &i) in norms.iter_mut().zip(points) {
+                *norm = self.norms[usize::from(i)];
+            }
             // A loop without gaps, of which the compiler makes vector instructions.
-            for (bound, (&i, &top)) in lowest.iter_mut().zip(points.iter().zip(&*tops)) {
-                let norm = self.norms[usize::from(i)];
+            let pairs = norms.iter().zip(&*tops);
+            for (bound, (&norm, &top)) in lowest[..points.len()].iter_mut().zip(pairs) {
                 *bound = self.unit.below(distance(norm, f64::from(top)));
             }
             for (&i, &bound) in points.iter().zip(&*lowest) {
@@ -257,26 +295,48 @@ impl Block<'_> {
     #[inline(always)]
     fn decide<P: Products>(&mut self, scratch: &mut Scratch) -> usize {
         let (d, groups) = (self.centroids.d, self.layout.groups());
-        for open in &scratch.open {
-            let i = usize::from(open.point);
-            if open.bound >= scratch.rows[i].floor {
-                let point = &self.points[i * d..][..d];
-                let score = self.centroids.exact_score::<P>(point, open.centroid);
-                let best = &mut scratch.rows[i].best;
-                if score > best.0 || (score == best.0 && open.centroid < best.1) {
-                    *best = (score, open.centroid);
-                }
+        let point = |i: u16| &self.points[usize::from(i) * d..][..d];
+        let Scratch {
+            rows, open, asking, ..
+        } = scratch;
+        open.retain(|open| open.bound >= rows[usize::from(open.point)].floor);
+        for (
+            at,
+            &Open {
+                point: i, centroid, ..
+            },
+        ) in open.iter().enumerate()
+        {
+            if let Some(next) = open.get(at + AHEAD) {
+                P::prefetch(point(next.point));
+            }
+            let (point, i) = (point(i), usize::from(i));
+            let score = self.centroids.exact_score::<P>(point, centroid);
+            let (_, best) = rows[i].exact.get_or_insert_with(|| {
+                let label = self.labels[i];
+                let own = self.centroids.exact_score::<P>(point, label);
+                (own, (own, label))
+            });
+            if score > best.0 || (score == best.0 && centroid < best.1) {
+                *best = (score, centroid);
             }
         }
         let mut changed = 0;
-        for (i, row) in scratch.rows.iter().enumerate() {
-            let before = self.labels[i];
-            let (score, nearest) = row.best;
+        for i in asking.iter().map(|&i| usize::from(i)) {
+            let (before, norm) = (self.labels[i], self.norms[i]);
+            let Some((own, (score, nearest))) = rows[i].exact else {
+                if self.moves.is_none() {
+                    let floor = f64::from(rows[i].floor);
+                    self.own[i] = self.unit.above(distance(norm, floor));
+                }
+                continue;
+            };
+            self.own[i] = self.unit.above(distance(norm, score));
             if nearest != before {
                 // The centroid that was its own is one of the others now.
                 let bound = &mut self.bounds[i * groups + self.layout.group_of(before)];
-                *bound = (*bound).min(self.unit.below(distance(self.norms[i], self.own[i])));
-                (self.labels[i], self.own[i]) = (nearest, score);
+                *bound = (*bound).min(self.unit.below(distance(norm, own)));
+                self.labels[i] = nearest;
                 changed += 1;
             }
         }
@@ -290,6 +350,14 @@ fn lower(bounds: &mut [u16], drifts: &[u16]) {
     for (bound, &drift) in bounds.iter_mut().zip(drifts) {
         *bound = bound.saturating_sub(drift);
     }
+}
+
+/// Whether some bound does not exceed `own`.
+#[inline(always)]
+fn some_at_most<P: Products>(bounds: &[u16], own: u16) -> bool {
+    bounds
+        .chunks(BITS)
+        .any(|bounds| P::at_most(bounds, own) != 0)
 }
 
 impl Lists {
@@ -350,23 +418,33 @@ impl Lists {
         *count += 1;
     }
 
-    /// Adds a point to the groups whose bound does not exceed `own`; whether there are any.
+    /// Adds a point to the groups whose bound does not exceed `own`.
     #[inline(always)]
-    fn add<P: Products>(&mut self, point: usize, bounds: &[u16], own: u16) -> bool {
-        let mut some = false;
+    fn add<P: Products>(&mut self, point: usize, bounds: &[u16], own: u16) {
         for (part, bounds) in bounds.chunks(BITS).enumerate() {
             let mut open = P::at_most(bounds, own);
             while open != 0 {
                 self.push(part * BITS + open.trailing_zeros() as usize, point);
                 open &= open - 1;
-                some = true;
             }
         }
-        some
     }
 }
 
 impl Row {
+    /// A point that is compared with nothing.
+    #[inline(always)]
+    fn settled() -> Self {
+        Self {
+            factor: 0.0,
+            rounding: 0.0,
+            norm: 0.0,
+            floor: f32::INFINITY,
+            place: (0, 0),
+            exact: None,
+        }
+    }
+
     /// Notes the centroids of a panel that reach the floor, and raises it.
     #[cold]
     #[inline(never)]

@@ -3,15 +3,18 @@
 use rayon::prelude::*;
 
 use super::layout::Layout;
-use super::squares;
-use crate::cluster::kernel::{COLUMNS, Panels, Path, Products, Scale};
+use super::{scaled, squares};
+use crate::cluster::kernel::{COLUMNS, Panels, Path, Products, Scale, padded};
 
 /// Single precision rounds the arithmetic on scores by less than this share of their parts.
 pub(super) const ROUNDING: f64 = 1e-6;
 
 /// Centroids, ready for the search.
 pub struct Centroids<'a> {
+    path: Path,
     values: &'a [f32],
+    /// `[k, d]` padded, in 16 bits.
+    scaled: Vec<i16>,
     pub(super) d: usize,
     pub(super) panels: Panels,
     pub(super) terms: Vec<Terms>,
@@ -46,7 +49,9 @@ impl<'a> Centroids<'a> {
     pub fn new(path: Path, values: &'a [f32], d: usize) -> Self {
         let squares = squares(path, values, d);
         Self {
+            path,
             values,
+            scaled: Vec::new(),
             d,
             norms: squares.iter().map(|square| square.sqrt()).collect(),
             half: squares.iter().map(|square| 0.5 * square).collect(),
@@ -57,14 +62,20 @@ impl<'a> Centroids<'a> {
 
     /// Lays the centroids out in panels.
     pub fn pack(&mut self, layout: &Layout) {
-        let (panels, scales) = Panels::pack(self.values, self.d, &self.norms, &layout.order);
-        self.panels = panels;
+        self.scaled = scaled(self.path, self.values, &self.norms, self.d);
+        self.panels = Panels::pack(&self.scaled, padded(self.d), &layout.order);
         self.terms = layout
             .order
             .par_chunks(COLUMNS)
-            .zip(scales.par_chunks(COLUMNS))
-            .map(|(order, scales)| terms(order, scales, &self.norms, &self.half))
+            .map(|order| terms(order, &self.norms, &self.half, self.d))
             .collect();
+    }
+
+    /// A centroid in 16 bits.
+    #[inline(always)]
+    pub(super) fn scaled(&self, j: u32) -> &[i16] {
+        let width = padded(self.d);
+        &self.scaled[j as usize * width..][..width]
     }
 
     /// `x·c − ‖c‖²/2` in f64.
@@ -75,7 +86,7 @@ impl<'a> Centroids<'a> {
     }
 }
 
-fn terms(order: &[u32], scales: &[Scale], norms: &[f64], half: &[f64]) -> Terms {
+fn terms(order: &[u32], norms: &[f64], half: &[f64], d: usize) -> Terms {
     let mut terms = Terms {
         factor: [0.0; COLUMNS],
         shift: [f32::NEG_INFINITY; COLUMNS],
@@ -83,8 +94,9 @@ fn terms(order: &[u32], scales: &[Scale], norms: &[f64], half: &[f64]) -> Terms 
         with_norm: 0.0,
         alone: 0.0,
     };
-    for (lane, (&j, scale)) in order.iter().zip(scales).enumerate() {
+    for (lane, &j) in order.iter().enumerate() {
         let (norm, half) = (norms[j as usize], half[j as usize]);
+        let scale = Scale::new(norm, d);
         terms.factor[lane] = scale.factor as f32;
         terms.shift[lane] = -half as f32;
         terms.with_rounding = terms.with_rounding.max(up(norm));

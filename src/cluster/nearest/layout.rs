@@ -1,8 +1,8 @@
 //! Which centroids lie together in panels, and distances in whole units.
 
-use crate::cluster::kernel::COLUMNS;
+use crate::cluster::kernel::{COLUMNS, padded};
 
-/// What bounds may take beside one byte for each number of the points.
+/// What bounds, and a copy of the points, may take beside one byte for each number of the points.
 const MEMORY: usize = 80 << 20;
 
 /// The order of centroids in panels, and panels in groups that share a bound.
@@ -23,6 +23,11 @@ impl Layout {
         let panels = k.div_ceil(COLUMNS);
         let most = ((n * d + MEMORY) / (2 * n.max(1))).clamp(1, panels.max(1));
         Self::of((0..k as u32).collect(), panels.div_ceil(most))
+    }
+
+    /// Whether `n` points `[n, d]` in 16 bits have room beside the bounds.
+    pub fn leaves_room(&self, n: usize, d: usize) -> bool {
+        2 * n * (padded(d) + self.groups()) <= n * d + MEMORY
     }
 
     /// The same groups filled in another order.
@@ -68,10 +73,7 @@ impl Layout {
             distances.fold(0.0, f64::max)
         };
         self.members()
-            .map(|members| match largest(members) {
-                0.0 => 0,
-                distance => unit.above(distance),
-            })
+            .map(|members| unit.up_to(largest(members)))
             .collect()
     }
 
@@ -101,14 +103,32 @@ impl Unit {
     }
 
     /// Not more than `distance`, with room for the rounding of f64.
+    #[inline(always)]
     pub fn below(self, distance: f64) -> u16 {
-        (distance * self.inverse - 1.0) as u16
+        whole(distance * self.inverse - 1.5)
+    }
+
+    /// As [`Self::above`], but nothing for no movement at all.
+    pub fn up_to(self, drift: f64) -> u16 {
+        if drift > 0.0 { self.above(drift) } else { 0 }
     }
 
     /// Not less than `distance`, with room for the rounding of f64, where it can be said at all.
+    #[inline(always)]
     pub fn above(self, distance: f64) -> u16 {
-        (distance * self.inverse + 2.0) as u16
+        whole(distance * self.inverse + 2.0)
     }
+}
+
+/// The nearest whole number, by operations that have vector instructions, unlike `as`.
+#[inline(always)]
+fn whole(units: f64) -> u16 {
+    let most = f64::from(u16::MAX);
+    let units = if units > 0.0 { units } else { 0.0 };
+    let units = if units < most { units } else { most };
+    // From 2^52 on the lowest bits of an f64 are those of a whole number.
+    const WHOLE: f64 = 4_503_599_627_370_496.0;
+    (units + WHOLE).to_bits() as u16
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
-use crate::cluster::kernel::{Path, Portable, Products, Work};
+use crate::cluster::kernel::{Path, Portable, Products, Scale, Work, padded};
 use block::{Block, Moves, Scratch};
 use centroids::{Centroids, distance, squared_distance};
 use layout::{Layout, Unit};
@@ -39,9 +39,11 @@ pub struct Search<'a> {
     points: &'a [f32],
     d: usize,
     norms: Vec<f64>,
+    /// `[n, d]` padded, in 16 bits, where memory allows.
+    scaled: Option<Vec<i16>>,
     labels: Vec<u32>,
-    /// The score of each point's label.
-    own: Vec<f64>,
+    /// Each point was no farther than this from its label's centroid, in units.
+    own: Vec<u16>,
     /// The centroids of the last assignment; empty before the first.
     centroids: Vec<f32>,
     layout: Layout,
@@ -59,12 +61,14 @@ impl<'a> Search<'a> {
         let mut norms = squares(path, points, d);
         norms.iter_mut().for_each(|norm| *norm = norm.sqrt());
         let layout = Layout::new(norms.len(), d, k);
+        let copy = layout.leaves_room(norms.len(), d);
         Self {
             path,
             points,
             d,
+            scaled: copy.then(|| scaled(path, points, &norms, d)),
             labels: vec![0; norms.len()],
-            own: vec![0.0; norms.len()],
+            own: vec![0; norms.len()],
             centroids: Vec::new(),
             unit: Unit::new(0.0),
             bounds: vec![0; norms.len() * layout.groups()],
@@ -86,10 +90,23 @@ impl<'a> Search<'a> {
 
     /// Squared distance of each point to its label's centroid.
     pub fn squared_distances(&self) -> Vec<f64> {
-        let pairs = self.norms.iter().zip(&self.own);
-        pairs
-            .map(|(&norm, &score)| squared_distance(norm, score))
-            .collect()
+        let centroids = Centroids::new(self.path, &self.centroids, self.d);
+        let mut squared = vec![0.0; self.norms.len()];
+        let blocks = squared
+            .par_chunks_mut(BLOCK)
+            .zip(self.norms.par_chunks(BLOCK))
+            .zip(self.points.par_chunks(BLOCK * self.d))
+            .zip(self.labels.par_chunks(BLOCK));
+        blocks.for_each(|(((squared, norms), points), labels)| {
+            self.path.run(Squared {
+                squared,
+                norms,
+                points,
+                labels,
+                centroids: &centroids,
+            });
+        });
+        squared
     }
 
     /// The share of distances to groups of centroids that the last assignment had to look at.
@@ -110,7 +127,7 @@ impl<'a> Search<'a> {
         }
         let moves = drifts.map(|drifts| Moves {
             of_groups: self.layout.largest(&drifts, self.unit),
-            at_all: drifts.iter().map(|&drift| drift > 0.0).collect(),
+            of_each: drifts.iter().map(|&drift| self.unit.up_to(drift)).collect(),
         });
         prepared.pack(&self.layout);
         if moves.is_none() {
@@ -119,6 +136,7 @@ impl<'a> Search<'a> {
         let (d, groups, unit, path) = (self.d, self.layout.groups(), self.unit, self.path);
         let size = block_size(self.norms.len());
         let layout = &self.layout;
+        let copies = self.scaled.as_deref();
         let tallies = self
             .points
             .par_chunks(size * d)
@@ -126,10 +144,13 @@ impl<'a> Search<'a> {
             .zip(self.labels.par_chunks_mut(size))
             .zip(self.own.par_chunks_mut(size))
             .zip(self.bounds.par_chunks_mut(size * groups))
-            .map_init(Scratch::default, |scratch, block| {
+            .enumerate()
+            .map_init(Scratch::default, |scratch, (index, block)| {
                 let ((((points, norms), labels), own), bounds) = block;
+                let first = index * size * padded(d);
                 path.run(Block {
                     points,
+                    scaled: copies.map(|all| &all[first..][..norms.len() * padded(d)]),
                     norms,
                     labels,
                     own,
@@ -233,6 +254,68 @@ pub fn squares(path: Path, rows: &[f32], d: usize) -> Vec<f64> {
         .zip(squares.par_chunks_mut(BLOCK))
         .for_each(|(rows, squares)| path.run(Squares { rows, d, squares }));
     squares
+}
+
+/// Squared distances of some points to their labels' centroids.
+struct Squared<'a> {
+    squared: &'a mut [f64],
+    norms: &'a [f64],
+    points: &'a [f32],
+    labels: &'a [u32],
+    centroids: &'a Centroids<'a>,
+}
+
+impl Work for Squared<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<P: Products>(self) {
+        let points = self.points.chunks_exact(self.centroids.d);
+        let rows = points.zip(self.norms).zip(self.labels);
+        for (squared, ((point, &norm), &label)) in self.squared.iter_mut().zip(rows) {
+            let score = self.centroids.exact_score::<P>(point, label);
+            *squared = squared_distance(norm, score);
+        }
+    }
+}
+
+/// Rows `[n, d]` of these norms in 16 bits, padded.
+fn scaled(path: Path, rows: &[f32], norms: &[f64], d: usize) -> Vec<i16> {
+    let width = padded(d);
+    let mut scaled = vec![0; norms.len() * width];
+    scaled
+        .par_chunks_mut(BLOCK * width)
+        .zip(rows.par_chunks(BLOCK * d))
+        .zip(norms.par_chunks(BLOCK))
+        .for_each(|((scaled, rows), norms)| {
+            path.run(Quantise {
+                rows,
+                norms,
+                d,
+                scaled,
+            });
+        });
+    scaled
+}
+
+struct Quantise<'a> {
+    rows: &'a [f32],
+    norms: &'a [f64],
+    d: usize,
+    scaled: &'a mut [i16],
+}
+
+impl Work for Quantise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<P: Products>(self) {
+        let rows = self.rows.chunks_exact(self.d).zip(self.norms);
+        let scaled = self.scaled.chunks_exact_mut(padded(self.d));
+        for ((row, &norm), scaled) in rows.zip(scaled) {
+            Scale::new(norm, self.d).quantise(row, scaled);
+        }
+    }
 }
 
 struct Squares<'a> {

@@ -168,7 +168,8 @@ pub fn solve(
                 "labels of equal sizes need equal marginals".into(),
             ));
         }
-        moved = balance::equalise(log_p, k, &mut labels).ok_or_else(|| {
+        let duals = log_scalings.iter().map(|v| v / options.lambda).collect();
+        moved = balance::equalise(log_p, k, duals, &mut labels).ok_or_else(|| {
             ClusterError::Options(
                 "probabilities of 0 leave no labels of equal sizes: give every row some chance \
                  in more columns"
