@@ -9,9 +9,10 @@ use std::time::Instant;
 
 use rand::Rng;
 use rand::seq::index;
+use rand_xoshiro::Xoshiro256PlusPlus;
 use tch::{Kind, Tensor};
 
-use super::points::{self, Points};
+use super::points::{self, Points, Tally};
 use super::preprocess::l2_rows;
 use super::{
     Assignment, ClusterError, Clusterer, Clustering, Empty, Engine, Init, KMeansOptions, Statistics,
@@ -23,63 +24,142 @@ use crate::random::{Purpose, stream};
 pub const ENGINE: Engine = Engine {
     name: "tensor",
     help: "exact, by 16-bit products on a CPU and matrix products on CUDA; empty clusters are reassigned",
-    clusterer: &TensorKMeans,
+    clusterer: &TensorKMeans { products: false },
 };
 
 /// Lloyd's algorithm on tensors.
 #[derive(Debug)]
-pub struct TensorKMeans;
+pub struct TensorKMeans {
+    /// Takes matrix products on a CPU too, as on other devices.
+    pub products: bool,
+}
 
 impl Clusterer for TensorKMeans {
     fn fit(&self, points: &Tensor, options: &KMeansOptions) -> Result<Clustering, ClusterError> {
         let started = Instant::now();
-        let _one_thread = OneThread::new();
+        let _one_thread = (!self.products).then(OneThread::new);
         let tensor = prepared(points, options.spherical);
-        let mut points = points::points(&tensor, options.weights, options.clusters)?;
-        let mut rng = stream(options.seed, Purpose::Clustering, 1, 0);
-        let mut centroids = initial_centroids(&tensor, options)?;
-        let mut history: Vec<Assignment> = Vec::new();
-        let mut note = |assigned: Assignment, reassigned, since: Instant| {
-            history.push(Assignment {
-                reassigned,
-                seconds: since.elapsed().as_secs_f64(),
-                ..assigned
-            });
-        };
-        let mut assigned = points.assign(&centroids);
-        note(assigned, 0, started);
-        let mut iterations = 0;
-        while iterations < options.iterations {
-            let since = Instant::now();
-            centroids = points.means(&centroids);
-            let reassigned = match options.empty {
-                Empty::Split => split_empty(&mut centroids, points.sizes(), &mut rng),
-                Empty::Farthest => fill_empty(&mut centroids, points.as_ref(), &tensor),
-                Empty::Keep => 0,
-            };
-            if options.spherical {
-                centroids = l2_rows(&centroids);
-            }
-            iterations += 1;
-            let before = assigned.objective;
-            assigned = points.assign(&centroids);
-            note(assigned, reassigned, since);
-            let gain = before - assigned.objective;
-            let slow = gain >= 0.0 && gain < options.tolerance * assigned.objective;
-            if assigned.moved == 0 || slow {
-                break;
-            }
-        }
-        Ok(Clustering {
-            labels: points.labels(),
+        let points = points::points(&tensor, options.weights, options.clusters, self.products)?;
+        let centroids = initial_centroids(&tensor, options)?;
+        let mut run = Run {
+            tensor: &tensor,
+            points,
             centroids,
-            sizes: points.sizes(),
+            options,
+            rng: stream(options.seed, Purpose::Clustering, 1, 0),
+            history: Vec::new(),
+            empty: 0,
+        };
+        run.assign(started);
+        run.iterate();
+        Ok(Clustering {
+            labels: run.points.labels(),
+            centroids: run.centroids,
+            sizes: run.points.sizes(),
             statistics: Statistics {
-                history,
-                iterations,
+                iterations: run.history.len() - 1,
+                history: run.history,
                 seconds: 0.0,
             },
         })
+    }
+}
+
+/// Lloyd's algorithm under way.
+struct Run<'a> {
+    tensor: &'a Tensor,
+    points: Box<dyn Points + 'a>,
+    /// Those of the last assignment in `history`.
+    centroids: Tensor,
+    options: &'a KMeansOptions<'a>,
+    rng: Xoshiro256PlusPlus,
+    history: Vec<Assignment>,
+    /// Clusters that the last assignment left empty.
+    empty: usize,
+}
+
+impl Run<'_> {
+    /// The first assignment.
+    fn assign(&mut self, started: Instant) {
+        let tally = self.points.assign(&self.centroids);
+        for (assignment, empty) in Tally::read(&[tally]) {
+            self.empty = empty;
+            self.history.push(Assignment {
+                seconds: started.elapsed().as_secs_f64(),
+                ..assignment
+            });
+        }
+    }
+
+    /// Iterates until nothing changes any more, little enough, or often enough.
+    fn iterate(&mut self) {
+        let mut begun = 1;
+        while self.history.len() <= self.options.iterations {
+            let fills = self.fills();
+            let left = self.options.iterations + 1 - self.history.len();
+            // What follows an iteration that left clusters empty is not what was begun meanwhile.
+            begun = if fills { 1 } else { begun.min(left) };
+            if self.begin(begun, fills) {
+                break;
+            }
+            begun = (2 * begun).min(self.points.ahead());
+        }
+    }
+
+    /// Begins `count` iterations, the first of which fills clusters that are empty if it `fills`, and
+    /// then looks at them in turn. Returns whether they came to an end.
+    fn begin(&mut self, count: usize, fills: bool) -> bool {
+        let since = Instant::now();
+        let mut reassigned = 0;
+        let (mut steps, mut tallies) = (Vec::new(), Vec::new());
+        let mut centroids = self.centroids.shallow_clone();
+        for _ in 0..count {
+            centroids = self.points.means(&centroids);
+            if fills {
+                reassigned = self.fill(&mut centroids);
+            }
+            if self.options.spherical {
+                centroids = l2_rows(&centroids);
+            }
+            tallies.push(self.points.assign(&centroids));
+            steps.push(centroids.shallow_clone());
+        }
+        let found = Tally::read(&tallies);
+        let seconds = since.elapsed().as_secs_f64() / count as f64;
+        for (centroids, (assignment, empty)) in steps.into_iter().zip(found) {
+            let before = self.history.last().map_or(0.0, |last| last.objective);
+            (self.centroids, self.empty) = (centroids, empty);
+            self.history.push(Assignment {
+                reassigned,
+                seconds,
+                ..assignment
+            });
+            let gain = before - assignment.objective;
+            let slow = gain >= 0.0 && gain < self.options.tolerance * assignment.objective;
+            let ended = assignment.moved == 0 || slow;
+            if ended || self.fills() {
+                // Labels are of the last iteration that was begun, unless nothing has moved since.
+                if assignment.moved > 0 && count > 1 {
+                    self.points.assign(&self.centroids);
+                }
+                return ended;
+            }
+        }
+        false
+    }
+
+    /// Whether empty clusters are to be filled now.
+    fn fills(&self) -> bool {
+        self.empty > 0 && self.options.empty != Empty::Keep
+    }
+
+    /// Gives empty clusters something to hold; returns how many.
+    fn fill(&mut self, centroids: &mut Tensor) -> usize {
+        match self.options.empty {
+            Empty::Split => split_empty(centroids, self.points.sizes(), &mut self.rng),
+            Empty::Farthest => fill_empty(centroids, self.points.as_ref(), self.tensor),
+            Empty::Keep => 0,
+        }
     }
 }
 

@@ -296,8 +296,9 @@ fn fit(
     let mut clustering = engine.clusterer.fit(&sample, &of_sample)?;
     let started = std::time::Instant::now();
     let points = kmeans::prepared(points, options.spherical);
-    let mut all = points::points(&points, options.weights, options.clusters)?;
-    let last = all.assign(&clustering.centroids);
+    let mut all = points::points(&points, options.weights, options.clusters, false)?;
+    let tally = all.assign(&clustering.centroids);
+    let last = points::Tally::read(&[tally])[0].0;
     (clustering.labels, clustering.sizes) = (all.labels(), all.sizes());
     clustering.statistics.history.push(Assignment {
         seconds: started.elapsed().as_secs_f64(),

@@ -191,7 +191,7 @@ pub enum Path {
     Avx512,
     /// `vpmaddwd` on 256 bits.
     Avx2,
-    /// Whatever the compiler makes of plain loops.
+    /// 128 bits, which nearly every processor has.
     Portable,
 }
 
@@ -224,7 +224,7 @@ impl Path {
             Self::Avx512Vnni => "AVX-512 VNNI, 16-bit products",
             Self::Avx512 => "AVX-512, 16-bit products",
             Self::Avx2 => "AVX2, 16-bit products",
-            Self::Portable => "portable, 16-bit products",
+            Self::Portable => "128 bits, 16-bit products",
         }
     }
 

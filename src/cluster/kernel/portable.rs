@@ -1,8 +1,15 @@
-//! Products in plain loops.
+//! Products for any processor, on vectors of 128 bits (SSE2, NEON, and what `wide` makes of others): as
+//! `avx2.rs`, with fewer points at a time, because there are 16 registers.
+
+use wide::{i16x8, i32x4};
 
 use super::{COLUMNS, Products, ROWS, Tile};
 
 pub struct Portable;
+
+/// Points that are taken together, and vectors of a panel's row.
+const FEW: usize = 2;
+const PARTS: usize = COLUMNS / 4;
 
 impl Products for Portable {
     #[inline(always)]
@@ -11,7 +18,15 @@ impl Products for Portable {
         count: usize,
         panels: [&[i16]; N],
     ) -> [Tile; N] {
-        panels.map(|panel| tile(&points[..count], panel))
+        panels.map(|panel| {
+            let mut tile = [[0; COLUMNS]; ROWS];
+            let few = points.as_chunks::<FEW>().0.iter();
+            let parts = few.zip(tile.as_chunks_mut::<FEW>().0);
+            for (points, tile) in parts.take(count.div_ceil(FEW)) {
+                *tile = products(points, panel);
+            }
+            tile
+        })
     }
 
     #[inline(always)]
@@ -31,15 +46,27 @@ impl Products for Portable {
 }
 
 #[inline(always)]
-fn tile(points: &[&[i16]], panel: &[i16]) -> Tile {
-    let mut tile = [[0; COLUMNS]; ROWS];
-    for (pair, panel) in panel.chunks_exact(2 * COLUMNS).enumerate() {
-        for (sums, point) in tile.iter_mut().zip(points) {
-            let (a, b) = (i32::from(point[2 * pair]), i32::from(point[2 * pair + 1]));
-            for (sum, c) in sums.iter_mut().zip(panel.chunks_exact(2)) {
-                *sum += a * i32::from(c[0]) + b * i32::from(c[1]);
-            }
+fn repeated([a, b]: [i16; 2]) -> i16x8 {
+    i16x8::new([a, b, a, b, a, b, a, b])
+}
+
+#[inline(always)]
+fn products(points: &[&[i16]; FEW], panel: &[i16]) -> [[i32; COLUMNS]; FEW] {
+    let mut sums = [[i32x4::ZERO; PARTS]; FEW];
+    let [first, second] = points.map(|point| point.as_chunks::<2>().0.iter());
+    let panel = panel.as_chunks::<{ 2 * COLUMNS }>().0;
+    for (panel, pairs) in panel.iter().zip(first.zip(second)) {
+        for (part, &c) in panel.as_chunks::<8>().0.iter().enumerate() {
+            let c = i16x8::new(c);
+            sums[0][part] += c.dot(repeated(*pairs.0));
+            sums[1][part] += c.dot(repeated(*pairs.1));
         }
     }
-    tile
+    sums.map(|sums| {
+        let mut row = [0; COLUMNS];
+        for (row, sum) in row.as_chunks_mut::<4>().0.iter_mut().zip(sums) {
+            *row = sum.to_array();
+        }
+        row
+    })
 }

@@ -1,68 +1,14 @@
-//! What k-means asks of the points: the nearest centroids, and the means of those that chose each.
-//!
-//! On the CPU by the exact search of [`nearest`](super::nearest), on other devices by products of
-//! tensors.
+//! Points in the memory of the processor, by the exact search of [`nearest`](crate::cluster::nearest).
 
 use rayon::prelude::*;
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
-use super::kernel::{self, Path, Products, Work};
-use super::nearest::Search;
-use super::{Assignment, CHUNK_BYTES, ClusterError, chunks, rows_per_chunk, sizes};
+use super::{LARGEST, Points, Tally};
+use crate::cluster::kernel::{self, Path, Products, Work};
+use crate::cluster::nearest::Search;
+use crate::cluster::{Assignment, ClusterError};
 
-/// Points with their present labels.
-pub trait Points {
-    /// Gives every point the label of its nearest centroid (`[k, d] f32`), ties to the smaller
-    /// index.
-    fn assign(&mut self, centroids: &Tensor) -> Assignment;
-
-    /// The mean of the points of each cluster `[k, d] f32`, by weight; a cluster that is empty, or
-    /// weighs nothing, keeps its centroid.
-    fn means(&self, centroids: &Tensor) -> Tensor;
-
-    /// Points in each cluster.
-    fn sizes(&self) -> Vec<usize>;
-
-    /// `[n] i64` on the device of the points.
-    fn labels(&self) -> Tensor;
-
-    /// Squared distance of each point to the centroid that it chose, and its label.
-    fn squared_distances(&self) -> (Vec<f64>, Vec<u32>);
-}
-
-/// `points` `[n, d] f32`, contiguous, with their `weights` `[n] f32` (each 1 where there are none),
-/// about to be divided among `k` clusters.
-///
-/// # Errors
-/// Rows whose squares leave the range of single precision.
-pub fn points<'a>(
-    points: &'a Tensor,
-    weights: Option<&Tensor>,
-    k: usize,
-) -> Result<Box<dyn Points + 'a>, ClusterError> {
-    let n = points.size()[0];
-    Ok(match kernel::values(points) {
-        Some(values) => {
-            let weights = weights.map(|weights| {
-                let here = weights.to_device(Device::Cpu).to_kind(Kind::Float);
-                Vec::try_from(&here).unwrap_or_default()
-            });
-            Box::new(OnCpu::new(values, points.size()[1] as usize, weights, k)?)
-        }
-        None => Box::new(OnDevice {
-            points,
-            weights: match weights {
-                Some(weights) => weights.to_kind(Kind::Float).to_device(points.device()),
-                None => Tensor::ones([n], (Kind::Float, points.device())),
-            },
-            labels: Tensor::zeros([n], (Kind::Int64, points.device())) - 1,
-            squared: Tensor::new(),
-            k,
-        }),
-    })
-}
-
-struct OnCpu<'a> {
+pub(super) struct OnCpu<'a> {
     search: Search<'a>,
     values: &'a [f32],
     d: usize,
@@ -78,14 +24,16 @@ struct OnCpu<'a> {
     sums: Vec<f64>,
 }
 
-/// Norms beyond this have no square in f32.
-pub(super) const LARGEST: f64 = 1e15;
 /// What a point this many times longer than the typical one leaves behind in a sum that it has come
 /// to and left is still far below what single precision shows.
 const SPREAD: f64 = 1e3;
 
 impl<'a> OnCpu<'a> {
-    fn new(
+    /// `values` `[n, d]` with their `weights` `[n]`, for `k` clusters.
+    ///
+    /// # Errors
+    /// Rows whose squares leave the range of single precision.
+    pub fn new(
         values: &'a [f32],
         d: usize,
         weights: Option<Vec<f32>>,
@@ -246,18 +194,27 @@ fn by_label(labels: &[u32], wanted: &[bool]) -> Vec<Vec<u32>> {
 }
 
 impl Points for OnCpu<'_> {
-    fn assign(&mut self, centroids: &Tensor) -> Assignment {
+    fn assign(&mut self, centroids: &Tensor) -> Tally {
         let centroids = centroids.contiguous();
         let values = kernel::values(&centroids).unwrap_or_default();
         let before = self.search.labels().to_vec();
-        let moved = self.search.assign(values);
-        if moved > 0 || self.sums.is_empty() {
+        let changed = self.search.assign(values);
+        // A first label is a change as well.
+        let moved = if self.sums.is_empty() {
+            before.len()
+        } else {
+            changed
+        };
+        if moved > 0 {
             self.sum(&before);
         }
-        Assignment {
-            moved,
-            objective: self.objective(values),
-            ..Assignment::default()
+        Tally::Known {
+            assignment: Assignment {
+                moved,
+                objective: self.objective(values),
+                ..Assignment::default()
+            },
+            empty: self.sizes.iter().filter(|&&size| size == 0).count(),
         }
     }
 
@@ -293,90 +250,6 @@ impl Points for OnCpu<'_> {
         (
             self.search.squared_distances(),
             self.search.labels().to_vec(),
-        )
-    }
-}
-
-/// Squared distances as `‖x‖² − 2 x·c + ‖c‖²` by one matrix product for each block of rows
-/// (memory: 64 MiB beside the points, independent of n and k).
-struct OnDevice<'a> {
-    points: &'a Tensor,
-    /// `[n] f32`
-    weights: Tensor,
-    labels: Tensor,
-    /// `[n] f32`
-    squared: Tensor,
-    k: usize,
-}
-
-impl OnDevice<'_> {
-    /// Rows for which a block's scores, and the block itself, stay within bounds.
-    fn bytes(&self) -> usize {
-        let d = self.points.size()[1] as usize;
-        CHUNK_BYTES.min(rows_per_chunk(self.k, CHUNK_BYTES) * 8 * d)
-    }
-}
-
-impl Points for OnDevice<'_> {
-    fn assign(&mut self, centroids: &Tensor) -> Assignment {
-        let half_norms = centroids.square().sum_dim_intlist(1, false, Kind::Float) * -0.5;
-        let transposed = centroids.transpose(0, 1);
-        let (mut labels, mut distances) = (Vec::new(), Vec::new());
-        let mut objective = Tensor::zeros(1, (Kind::Double, self.points.device()));
-        for (start, rows) in chunks(self.points, self.bytes()) {
-            // argmin ‖x − c‖² = argmax (x·c − ‖c‖²/2)
-            let (score, label) = half_norms.addmm(&rows, &transposed).max_dim(1, false);
-            let squared = rows.square().sum_dim_intlist(1, false, Kind::Float) - score * 2.0;
-            let squared = squared.clamp_min(0.0);
-            let weights = self.weights.narrow(0, start as i64, rows.size()[0]);
-            objective += squared
-                .to_kind(Kind::Double)
-                .dot(&weights.to_kind(Kind::Double));
-            labels.push(label);
-            distances.push(squared);
-        }
-        let labels = Tensor::cat(&labels, 0);
-        let moved = labels.not_equal_tensor(&self.labels).sum(Kind::Int64);
-        (self.labels, self.squared) = (labels, Tensor::cat(&distances, 0));
-        Assignment {
-            moved: moved.int64_value(&[]) as usize,
-            objective: objective.double_value(&[0]),
-            ..Assignment::default()
-        }
-    }
-
-    fn means(&self, centroids: &Tensor) -> Tensor {
-        let mut sums = centroids.zeros_like();
-        let mut masses = Tensor::zeros([self.k as i64, 1], (Kind::Float, centroids.device()));
-        // CUDA's index_add adds in whatever order the threads arrive; products repeat exactly.
-        for (start, rows) in chunks(self.points, self.bytes()) {
-            let part = |all: &Tensor| all.narrow(0, start as i64, rows.size()[0]);
-            let chosen = part(&self.labels)
-                .one_hot(self.k as i64)
-                .to_kind(Kind::Float)
-                .transpose(0, 1)
-                * part(&self.weights);
-            sums += chosen.matmul(&rows);
-            masses += chosen.sum_dim_intlist(1, true, Kind::Float);
-        }
-        (sums / masses.where_self(&masses.gt(0.0), &masses.ones_like()))
-            .where_self(&masses.gt(0.0), centroids)
-    }
-
-    fn sizes(&self) -> Vec<usize> {
-        sizes(&self.labels, self.k)
-    }
-
-    fn labels(&self) -> Tensor {
-        self.labels.shallow_clone()
-    }
-
-    fn squared_distances(&self) -> (Vec<f64>, Vec<u32>) {
-        let here = |tensor: &Tensor| tensor.to_device(Device::Cpu).to_kind(Kind::Double);
-        let labels: Vec<f64> = Vec::try_from(&here(&self.labels)).unwrap_or_default();
-        (
-            Vec::try_from(&here(&self.squared)).unwrap_or_default(),
-            labels.into_iter().map(|label| label as u32).collect(),
         )
     }
 }
