@@ -151,6 +151,9 @@ pub struct Train {
     /// DeepCluster: start k-means from the clusters before
     #[arg(long)]
     pub warm_start: bool,
+    /// DeepCluster: what an empty cluster takes (split: half of another one, farthest: a point, keep)
+    #[arg(long)]
+    pub empty: Option<String>,
     /// SeLa: heads, each with its own labels
     #[arg(long)]
     pub heads: Option<usize>,
@@ -160,6 +163,10 @@ pub struct Train {
     /// SeLa: where Sinkhorn-Knopp stops
     #[arg(long)]
     pub tolerance: Option<f64>,
+    /// SeLa: gigabytes for a label step beside the features: scores that do not fit are computed
+    /// again when they are needed [default: 8]
+    #[arg(long, value_name = "GB")]
+    pub memory: Option<f64>,
     /// SeLa: label steps over the whole training
     #[arg(long)]
     pub label_steps: Option<usize>,

@@ -10,7 +10,7 @@
 //! - [`assigner`]: labels for new points from what clustering learned
 //! - [`metrics`]: NMI, ARI, matched accuracy, purity
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::random::{self, Purpose};
@@ -113,7 +113,8 @@ pub enum Init<'a> {
 }
 
 /// What becomes of a cluster that no point chose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Empty {
     /// It takes half of another one, drawn by size (DeepCluster, section 3.3; faiss).
     #[default]

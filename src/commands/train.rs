@@ -459,9 +459,11 @@ fn method_options(args: &cli::Train) -> Result<toml::Table> {
     put("clusterer", text(&args.clusterer));
     put("reassign", args.reassign.map(Into::into));
     put("warm_start", args.warm_start.then(|| true.into()));
+    put("empty", text(&args.empty));
     put("heads", count(args.heads));
     put("lambda", args.lambda.map(Into::into));
     put("tolerance", args.tolerance.map(Into::into));
+    put("memory", args.memory.map(Into::into));
     put("label_steps", count(args.label_steps));
     put("label_schedule", text(&args.label_schedule));
     put("gather", text(&args.gather));

@@ -13,6 +13,7 @@ use super::{
     MethodEntry, Module, State, View, cluster_features, group_features, label_by_clusters,
     label_by_groups, option_table, parse_options,
 };
+use crate::cluster::Empty;
 use crate::cluster::assigner::FeatureKind;
 use crate::cluster::pic::PicOptions;
 use crate::config::defaults::Choice;
@@ -53,6 +54,10 @@ pub const ENTRY: MethodEntry = MethodEntry {
         (
             "warm_start",
             "true: k-means starts from the clusters before",
+        ),
+        (
+            "empty",
+            "what an empty cluster takes: split (half of another one), farthest (a point) or keep (nothing)",
         ),
         (
             "features_from",
@@ -96,6 +101,7 @@ struct Options {
     reassign: f64,
     /// Start k-means from the means of the previous clusters.
     warm_start: bool,
+    empty: Empty,
     clusterer: Clusterer,
     neighbours: usize,
     sigma: f64,
@@ -108,6 +114,7 @@ impl Default for Options {
             balance: Balance::Sampler,
             reassign: 0.0,
             warm_start: false,
+            empty: Empty::Split,
             clusterer: Clusterer::Kmeans,
             neighbours: PicOptions::default().neighbours,
             sigma: PicOptions::default().sigma,
@@ -130,6 +137,9 @@ impl Options {
         }
         if options.clusterer == Clusterer::Pic && options.warm_start {
             bail!(crate::error::usage("--warm-start is for k-means"));
+        }
+        if options.clusterer == Clusterer::Pic && options.empty != Empty::Split {
+            bail!(crate::error::usage("--empty is for k-means"));
         }
         let defaults = Self::default();
         let of_pic = options.neighbours != defaults.neighbours || options.sigma != defaults.sigma;
@@ -272,7 +282,7 @@ impl DeepCluster {
         }
         let previous =
             (self.options.warm_start && !self.labels.is_empty()).then_some(&self.labels[..]);
-        let clustered = cluster_features(context, &features, previous)?;
+        let clustered = cluster_features(context, &features, previous, self.options.empty)?;
         let labels: Vec<i64> = Vec::try_from(&clustered.clustering.labels)?;
         let labels = labels.into_iter().map(|label| label as u32).collect();
         Ok((labels, clustered.record))
@@ -339,7 +349,7 @@ impl Method for DeepCluster {
 
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
         match self.options.clusterer {
-            Clusterer::Kmeans => label_by_clusters(context),
+            Clusterer::Kmeans => label_by_clusters(context, self.options.empty),
             Clusterer::Pic => label_by_groups(context, &self.options.pic()),
         }
     }

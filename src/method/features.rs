@@ -10,7 +10,7 @@ use super::{Context, Labelling, View};
 use crate::cluster::assigner::{Assigner, FeatureKind};
 use crate::cluster::pic::{self, Pic, PicOptions};
 use crate::cluster::preprocess::{Pca, l2_rows};
-use crate::cluster::{self, Clustering, Init, KMeansOptions};
+use crate::cluster::{self, Clustering, Empty, Init, KMeansOptions};
 use crate::monitor::Phase;
 use crate::random::Purpose;
 use crate::record::LabelStepRecord;
@@ -111,11 +111,13 @@ fn seconds(reduce: f64, cluster: f64) -> BTreeMap<String, f64> {
     .into()
 }
 
-/// Clusters hidden features `[n, d]`. With `previous` labels k-means starts from their means.
+/// Clusters hidden features `[n, d]`. With `previous` labels k-means starts from their means; `empty`
+/// says what becomes of clusters that no image chose.
 pub fn cluster_features(
     context: &Context,
     features: &Tensor,
     previous: Option<&[u32]>,
+    empty: Empty,
 ) -> Result<ClusteredFeatures> {
     let options = &context.config.cluster;
     let started = std::time::Instant::now();
@@ -134,6 +136,7 @@ pub fn cluster_features(
                 iterations: options.iterations,
                 seed: context.step_seed(Purpose::Clustering),
                 init: start.as_ref().map_or(Init::Random, Init::Given),
+                empty,
                 ..KMeansOptions::default()
             },
         )?;
@@ -178,9 +181,9 @@ fn means_of(points: &Tensor, labels: &[u32], clusters: usize) -> Tensor {
 
 /// Clusters the features of the network as it is and labels every image by its nearest centroid:
 /// the last labels of every method whose labels are clusters.
-pub fn label_by_clusters(context: &Context) -> Result<Labelling> {
+pub fn label_by_clusters(context: &Context, empty: Empty) -> Result<Labelling> {
     let features = context.features(FeatureKind::Hidden, View::Plain)?;
-    let clustered = cluster_features(context, &features, None)?;
+    let clustered = cluster_features(context, &features, None, empty)?;
     let numbers = features.size()[0] * clustered.pca.rank() as i64;
     let assigner = Assigner::Centroids {
         variance: clustered.record.objective.unwrap_or_default() / numbers as f64,

@@ -12,6 +12,7 @@ use super::{
     Batch, Build, Context, LabelStep, Labelling, Loss, Method, MethodEntry, Module, State,
     label_by_clusters,
 };
+use crate::cluster::Empty;
 use crate::config::{DataSettings, Schedule, Settings, TrainSettings};
 use crate::model::LinearHead;
 
@@ -95,7 +96,7 @@ impl Method for Rotation {
     }
 
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
-        label_by_clusters(context)
+        label_by_clusters(context, Empty::default())
     }
 
     fn pretext_accuracy(&self, context: &Context, batch: &Batch) -> Option<(i64, i64)> {

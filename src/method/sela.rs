@@ -14,9 +14,10 @@ use super::{
     MethodEntry, Module, State, View, option_table, parse_options,
 };
 use crate::cluster::assigner::{Assigner, FeatureKind};
-use crate::cluster::sinkhorn::{self, SinkhornOptions, Solver, Transport};
+use crate::cluster::sinkhorn::{self, Linear, Scores, SinkhornOptions, Solver, Transport};
 use crate::config::defaults::{Choice, Facts};
 use crate::config::{Config, DataSettings, Schedule, Settings, TrainSettings};
+use crate::device;
 use crate::model::MultiHead;
 use crate::monitor::Phase;
 use crate::random::{Purpose, stream};
@@ -46,6 +47,10 @@ pub const ENTRY: MethodEntry = MethodEntry {
         (
             "solver",
             "sinkhorn (published), newton (on its dual) or auto (whichever is cheaper)",
+        ),
+        (
+            "memory",
+            "gigabytes for a label step beside the features; scores that do not fit are computed when needed",
         ),
         (
             "label_steps",
@@ -159,6 +164,8 @@ struct Options {
     max_iterations: usize,
     /// How the transport problem is solved: auto, sinkhorn (published) or newton.
     solver: Solver,
+    /// What a label step may take beside the features, in GB.
+    memory: f64,
     /// Label steps over the training; 0 leaves the choice to [`resolve`].
     label_steps: usize,
     label_schedule: LabelSchedule,
@@ -175,6 +182,7 @@ impl Default for Options {
             tolerance: 0.1,
             max_iterations: 2_000,
             solver: Solver::Auto,
+            memory: 8.0,
             label_steps: 0,
             label_schedule: LabelSchedule::Quadratic,
             gather: Gather::Augmented,
@@ -197,6 +205,9 @@ impl Options {
         }
         if options.tolerance.is_nan() || options.tolerance < 0.0 {
             bail!(crate::error::usage("--tolerance must not be negative"));
+        }
+        if options.memory.is_nan() || options.memory < 0.0 {
+            bail!(crate::error::usage("--memory must not be negative"));
         }
         Ok(options)
     }
@@ -252,15 +263,54 @@ impl Sela {
         self.labels = labels;
     }
 
-    /// Solves the transport problem of one head from activations `[n, d]`.
+    /// Solves the transport problem of one head from activations `[n, d]`. Where scores `[n, k]` in f32
+    /// and the least that the solver keeps beside them do not fit, it computes scores itself.
     fn transport(&self, features: &Tensor, head: usize) -> Result<Transport> {
-        let (n, clusters) = (features.size()[0], self.heads.clusters());
-        // By blocks: all logits at once would be n·k numbers on the device, twice.
-        let mut log_p = vec![0.0_f32; (n * clusters) as usize];
-        let rows = (BLOCK / clusters).max(1);
+        let (n, k) = (features.size()[0], self.heads.clusters());
+        let count = (n * k) as usize;
+        let memory = (self.options.memory * 1e9) as usize;
+        let options = |memory| SinkhornOptions {
+            lambda: self.options.lambda,
+            tolerance: self.options.tolerance,
+            max_iterations: self.options.max_iterations,
+            solver: self.options.solver,
+            memory,
+            ..SinkhornOptions::default()
+        };
+        if 6 * count <= memory {
+            let log_p = self.log_probabilities(features, head);
+            return Ok(sinkhorn::solve(
+                &log_p,
+                k as usize,
+                &options(memory - 4 * count),
+            )?);
+        }
+        let here = |tensor: &Tensor| {
+            let tensor = tensor.detach().to_device(Device::Cpu);
+            tensor.to_kind(Kind::Float).contiguous()
+        };
+        let (features, weights, biases) = (
+            here(features),
+            here(&self.heads.weight(head as i64)),
+            here(&self.heads.bias(head as i64)),
+        );
+        let scores = Scores::Linear(Linear {
+            features: device::numbers(&features),
+            weights: device::numbers(&weights),
+            biases: device::numbers(&biases),
+        });
+        Ok(sinkhorn::solve_scores(scores, &options(memory))?)
+    }
+
+    /// Log-probabilities of one head, row-major `[n, k]`, from activations `[n, d]`, by blocks: all
+    /// logits at once would be n·k numbers on the device, twice.
+    fn log_probabilities(&self, features: &Tensor, head: usize) -> Vec<f32> {
+        let (n, k) = (features.size()[0], self.heads.clusters());
+        let mut log_p = vec![0.0_f32; (n * k) as usize];
+        let rows = (BLOCK / k).max(1);
         for (start, block) in (0..n)
             .step_by(rows as usize)
-            .zip(log_p.chunks_mut((rows * clusters) as usize))
+            .zip(log_p.chunks_mut((rows * k) as usize))
         {
             let scores = tch::no_grad(|| {
                 self.heads
@@ -271,14 +321,7 @@ impl Sela {
             });
             scores.copy_data(block, block.len());
         }
-        let options = SinkhornOptions {
-            lambda: self.options.lambda,
-            tolerance: self.options.tolerance,
-            max_iterations: self.options.max_iterations,
-            solver: self.options.solver,
-            ..SinkhornOptions::default()
-        };
-        Ok(sinkhorn::solve(&log_p, clusters as usize, &options)?)
+        log_p
     }
 
     /// Solves for `heads`, reports what did not converge, and gives their record.

@@ -39,6 +39,8 @@ fn wrong_usage_exits_with_2_and_names_what_would_do() {
         (&["--arch", "lenet"], "conv4"),
         (&["--engine", "faiss"], "tensor or linfa"),
         (&["--heads", "3"], "no option 'heads'"),
+        (&["--empty", "drop"], "split"),
+        (&["--method", "sela", "--memory=-1"], "--memory"),
         (&["--set", "balance=maybe"], "balance"),
         (&["--set", "balance"], "KEY=VALUE"),
         (&["--reassign=-1"], "--reassign"),

@@ -13,6 +13,7 @@ mod newton;
 mod pic;
 mod preprocess;
 mod sampler;
+mod scores;
 mod sinkhorn;
 
 /// A matrix, row by row.

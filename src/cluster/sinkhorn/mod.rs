@@ -21,8 +21,8 @@ mod entry;
 mod lanes;
 mod newton;
 mod scaling;
+mod scores;
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use tch::Tensor;
@@ -31,6 +31,7 @@ use super::{ClusterError, kernel};
 use crate::cluster::one_thread::OneThread;
 use newton::Newton;
 use scaling::Scaling;
+pub use scores::{Linear, Scores};
 
 /// What the solver may take, where nothing is said: enough for two billion entries in f32.
 const MEMORY: usize = 8 << 30;
@@ -130,7 +131,7 @@ pub struct Transport {
 
 /// The matrix and marginals of one problem, checked.
 struct Problem<'a> {
-    log_p: &'a [f32],
+    scores: Scores<'a>,
     k: usize,
     lambda: f64,
     rows: Vec<f64>,
@@ -156,11 +157,19 @@ pub fn solve(
     k: usize,
     options: &SinkhornOptions,
 ) -> Result<Transport, ClusterError> {
-    let problem = Problem::new(log_p, k, options)?;
+    solve_scores(Scores::Stored { values: log_p, k }, options)
+}
+
+/// The same for scores from anywhere.
+///
+/// # Errors
+/// As for [`solve`]; exact balance of scores that are not stored.
+pub fn solve_scores(scores: Scores, options: &SinkhornOptions) -> Result<Transport, ClusterError> {
+    let problem = Problem::new(scores, options)?;
+    let k = problem.k;
     let solution = problem.solve(options);
     let log_scalings = centred(solution.potentials);
     let mut labels = problem.labels(&log_scalings);
-    let n = problem.rows.len();
     let mut moved = 0;
     if options.exact_balance {
         if options.rows.is_some() || options.columns.is_some() {
@@ -168,6 +177,11 @@ pub fn solve(
                 "labels of equal sizes need equal marginals".into(),
             ));
         }
+        let Scores::Stored { values: log_p, .. } = scores else {
+            return Err(ClusterError::Options(
+                "labels of equal sizes need scores that are stored".into(),
+            ));
+        };
         let duals = log_scalings.iter().map(|v| v / options.lambda).collect();
         moved = balance::equalise(log_p, k, duals, &mut labels).ok_or_else(|| {
             ClusterError::Options(
@@ -178,12 +192,9 @@ pub fn solve(
         })?;
     }
     let mut sizes = vec![0; k];
-    let mut cost = 0.0;
-    for (row, &label) in labels.iter().enumerate() {
-        sizes[label as usize] += 1;
-        cost -= f64::from(log_p[row * k + label as usize]) / n as f64;
-    }
+    labels.iter().for_each(|&label| sizes[label as usize] += 1);
     Ok(Transport {
+        cost: problem.cost(&labels),
         log_scalings,
         labels,
         sizes,
@@ -192,7 +203,6 @@ pub fn solve(
         newton_steps: solution.newton_steps,
         error: solution.error,
         converged: solution.converged,
-        cost,
     })
 }
 
@@ -234,27 +244,16 @@ pub fn plan(log_p: &[f32], k: usize, options: &SinkhornOptions) -> Result<Vec<f6
 }
 
 impl<'a> Problem<'a> {
-    fn new(log_p: &'a [f32], k: usize, options: &SinkhornOptions) -> Result<Self, ClusterError> {
-        if k == 0 || log_p.is_empty() || !log_p.len().is_multiple_of(k) {
-            return Err(ClusterError::Shape {
-                expected: format!("a matrix with {k} columns"),
-                got: vec![log_p.len() as i64],
-            });
-        }
+    fn new(scores: Scores<'a>, options: &SinkhornOptions) -> Result<Self, ClusterError> {
+        scores.check()?;
         if !(options.lambda > 0.0 && options.lambda.is_finite()) {
             return Err(ClusterError::Options(format!(
                 "lambda must be a positive number, not {}",
                 options.lambda
             )));
         }
-        let bad = |row: &[f32]| {
-            row.iter().any(|p| p.is_nan() || *p == f32::INFINITY)
-                || row.iter().all(|p| *p == f32::NEG_INFINITY)
-        };
-        if let Some(row) = log_p.par_chunks_exact(k).position_first(bad) {
-            return Err(ClusterError::NotFinite { row });
-        }
-        let rows = marginal(options.rows.as_deref(), log_p.len() / k, "rows")?;
+        let k = scores.columns();
+        let rows = marginal(options.rows.as_deref(), scores.rows(), "rows")?;
         let columns = marginal(options.columns.as_deref(), k, "columns")?;
         let (a, b): (f64, f64) = (rows.iter().sum(), columns.iter().sum());
         if (a - b).abs() > 1e-9 * a.max(b) {
@@ -263,7 +262,7 @@ impl<'a> Problem<'a> {
             )));
         }
         Ok(Self {
-            log_p,
+            scores,
             k,
             lambda: options.lambda,
             rows,
@@ -285,7 +284,7 @@ impl<'a> Problem<'a> {
             _ => vec![0.0; self.k],
         };
         let mut scaling = Scaling::new(self, start, options);
-        let fits = 4 * self.log_p.len() <= options.memory;
+        let fits = 4 * self.scores.count() <= options.memory;
         let mut converged = false;
         if options.solver == Solver::Auto && within_reach && fits && most > TRIAL {
             converged = scaling.run(tolerance, TRIAL);
@@ -314,18 +313,17 @@ impl<'a> Problem<'a> {
             return zeros;
         };
         let few = (0..count).map(|row| row * SHARE);
-        let log_p: Vec<f32> = few
-            .clone()
-            .flat_map(|row| &self.log_p[row * self.k..][..self.k])
-            .copied()
-            .collect();
+        let log_p = self.scores.every(SHARE, count);
         let mass: f64 = few.clone().map(|row| self.rows[row]).sum();
         let total: f64 = self.rows.iter().sum();
         if mass <= 0.0 || log_p.contains(&f32::NEG_INFINITY) {
             return zeros;
         }
         let problem = Problem {
-            log_p: &log_p,
+            scores: Scores::Stored {
+                values: &log_p,
+                k: self.k,
+            },
             k: self.k,
             lambda: self.lambda,
             rows: few.map(|row| self.rows[row] * total / mass).collect(),
@@ -355,10 +353,10 @@ impl<'a> Problem<'a> {
     /// The mean difference between the largest and the smallest score of a row, on a sample; scores
     /// of −infinity are left out.
     fn range(&self) -> f64 {
-        let rows = self.log_p.chunks_exact(self.k);
-        let step = (rows.len() / SAMPLE).max(1);
+        let step = (self.rows.len() / SAMPLE).max(1);
+        let few = self.scores.every(step, self.rows.len() / step);
         let (mut sum, mut count) = (0.0, 0);
-        for row in rows.step_by(step) {
+        for row in few.chunks_exact(self.k) {
             let finite = row.iter().copied().filter(|p| p.is_finite());
             let (low, high) = finite.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), p| {
                 (low.min(p), high.max(p))
@@ -371,20 +369,31 @@ impl<'a> Problem<'a> {
 
     /// `argmax_j (λ log P_ij + log r_j)` of every row, ties to the smaller index.
     fn labels(&self, potentials: &[f64]) -> Vec<u32> {
-        self.log_p
-            .par_chunks_exact(self.k)
-            .with_min_len(BLOCK)
-            .map(|row| {
-                let mut best = (f64::NEG_INFINITY, 0);
-                for (j, (&p, potential)) in row.iter().zip(potentials).enumerate() {
-                    let score = self.lambda * f64::from(p) + potential;
-                    if score > best.0 {
-                        best = (score, j as u32);
-                    }
+        let label = |row: &[f32]| {
+            let mut best = (f64::NEG_INFINITY, 0);
+            for (j, (&p, potential)) in row.iter().zip(potentials).enumerate() {
+                let score = self.lambda * f64::from(p) + potential;
+                if score > best.0 {
+                    best = (score, j as u32);
                 }
-                best.1
-            })
-            .collect()
+            }
+            best.1
+        };
+        let blocks = self
+            .scores
+            .for_each_block(|_, rows| rows.chunks_exact(self.k).map(label).collect::<Vec<u32>>());
+        blocks.concat()
+    }
+
+    /// The mean cost of labels.
+    fn cost(&self, labels: &[u32]) -> f64 {
+        let blocks = self.scores.for_each_block(|index, rows| {
+            let pairs = rows.chunks_exact(self.k).zip(&labels[index * BLOCK..]);
+            pairs
+                .map(|(row, &label)| f64::from(row[label as usize]))
+                .sum::<f64>()
+        });
+        -blocks.iter().sum::<f64>() / labels.len() as f64
     }
 }
 

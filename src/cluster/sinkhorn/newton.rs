@@ -77,7 +77,7 @@ impl<'p> Newton<'p> {
             problem,
             lambda: problem.lambda,
             precise: tolerance < SINGLE * problem.rows.len() as f64,
-            plan: vec![0.0; problem.log_p.len()],
+            plan: vec![0.0; problem.scores.count()],
             damping: 1e-6,
             at: Point::default(),
             passes: 0,
@@ -199,16 +199,17 @@ impl<'p> Newton<'p> {
 
     /// Evaluates F and its gradient, and leaves Q in `plan`: one pass.
     fn evaluate(&mut self, potentials: Vec<f64>) -> Point {
-        let Problem { k, log_p, .. } = *self.problem;
+        let Problem { k, scores, .. } = *self.problem;
         let (lambda, precise) = (self.lambda, self.precise);
         self.passes += 1;
         let v = &potentials;
         let blocks: Vec<Block> = self
             .plan
             .par_chunks_mut(BLOCK * k)
-            .zip(log_p.par_chunks(BLOCK * k))
             .zip(self.problem.rows.par_chunks(BLOCK))
-            .map(|((plan, log_p), masses)| {
+            .enumerate()
+            .map_init(Vec::new, |space, (index, (plan, masses))| {
+                let log_p = scores.block(index * BLOCK, masses.len(), space);
                 let rows = Rows {
                     plan,
                     log_p,

@@ -54,7 +54,7 @@ impl<'p> Scaling<'p> {
     /// Begins with `potentials`. With [`Solver::Sinkhorn`] the algorithm is the published
     /// one, in f32 where memory allows.
     pub fn new(problem: &'p Problem, potentials: Vec<f64>, options: &SinkhornOptions) -> Self {
-        let count = problem.log_p.len();
+        let count = problem.scores.count();
         let accelerated = options.solver != Solver::Sinkhorn;
         let fine = rounding(problem.rows.len(), problem.k) <= options.tolerance;
         let mut scaling = Self {
@@ -222,22 +222,15 @@ enum Scaled {
 
 /// As [`sums`], from the scores.
 fn fresh_sums(problem: &Problem, absorbed: &[f64], scale: &[f64]) -> Vec<(Vec<f64>, Vec<f64>)> {
-    let Problem {
-        k, lambda, log_p, ..
-    } = *problem;
-    log_p
-        .par_chunks(BLOCK * k)
-        .zip(problem.rows.par_chunks(BLOCK))
-        .map(|(log_p, masses)| {
-            Path::best().run(FreshPass {
-                log_p,
-                masses,
-                lambda,
-                absorbed,
-                scale,
-            })
+    problem.scores.for_each_block(|index, log_p| {
+        Path::best().run(FreshPass {
+            log_p,
+            masses: &problem.rows[index * BLOCK..][..log_p.len() / problem.k],
+            lambda: problem.lambda,
+            absorbed,
+            scale,
         })
-        .collect()
+    })
 }
 
 /// A block of rows to be scaled to their marginals, as scores.
@@ -296,13 +289,14 @@ fn add_row<P: Products>(sums: &mut [f64], row: &[f32], scale: &[f64], mass: f64)
 
 fn fill<E: Entry>(problem: &Problem, scaled: &mut [E], tops: &mut [f64], absorbed: &[f64]) {
     let Problem {
-        k, lambda, log_p, ..
+        k, lambda, scores, ..
     } = *problem;
     scaled
         .par_chunks_mut(BLOCK * k)
-        .zip(log_p.par_chunks(BLOCK * k))
         .zip(tops.par_chunks_mut(BLOCK))
-        .for_each(|((scaled, log_p), tops)| {
+        .enumerate()
+        .for_each_init(Vec::new, |space, (index, (scaled, tops))| {
+            let log_p = scores.block(index * BLOCK, tops.len(), space);
             Path::best().run(Absorb {
                 scaled,
                 log_p,
