@@ -9,6 +9,7 @@ mod jpeg;
 pub mod loader;
 pub mod resize;
 pub mod sampler;
+pub mod scratch;
 pub mod source;
 pub mod survey;
 

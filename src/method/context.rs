@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::augment::{self, Augmentation, ViewKey};
 use crate::data::loader::{PixelBatch, batches, equal_lengths};
+use crate::data::scratch;
 use crate::model::network::{Frozen, Network};
 use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::profile::{Part, Profile};
@@ -147,7 +148,9 @@ impl Context<'_> {
     /// The same of the images `rows` alone, in their order; there is at least one.
     pub fn features_of(&self, kind: FeatureKind, view: View, rows: Vec<u32>) -> Result<Tensor> {
         let n = rows.len();
-        let mut features = Vec::new();
+        let shape = [n as i64, self.network.dim()];
+        let features = scratch::room(shape, self.network.device());
+        let mut done = 0;
         self.monitor
             .begin(Phase::Extract, "extracting features", n as u64);
         let size = extract_size(self.config.data.size);
@@ -169,11 +172,13 @@ impl Context<'_> {
                 View::Augmented => self.extraction_view(&batch),
             };
             let extract = || extract(&frozen, &images, size, kind);
-            features.push(self.profile.time(Part::Extract, extract));
+            let extracted = self.profile.time(Part::Extract, extract);
+            features.narrow(0, done, count as i64).copy_(&extracted);
+            done += count as i64;
             self.monitor.advance(count as u64);
         }
         self.monitor.end();
-        Ok(Tensor::cat(&features, 0))
+        Ok(features)
     }
 }
 
