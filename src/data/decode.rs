@@ -146,5 +146,13 @@ fn over_white(image: &DynamicImage) -> RgbImage {
 
 /// The centre square of an image file's `bytes`, `[side, side, 3]`, into `target`.
 pub fn square_into(bytes: &[u8], side: u32, target: &mut [u8]) -> Result<(), DecodeError> {
+    let of_jpeg = || match jpeg::is_jpeg(bytes) {
+        true => jpeg::square_into(bytes, side, MAX_SIDE, MAX_ALLOC, target),
+        false => Ok(false),
+    };
+    let done = catch_unwind(AssertUnwindSafe(of_jpeg)).unwrap_or(Err(DecodeError::Panic))?;
+    if done {
+        return Ok(());
+    }
     centre_square_into(&decode_for(bytes, Some(side))?, side, target)
 }

@@ -6,9 +6,12 @@
 //! it needs cmake and nasm to build.
 
 use image::RgbImage;
-use libjpeg_turbo_rs::{DecodeLimits, Decoder, PixelFormat, ScalingFactor};
+use libjpeg_turbo_rs::{
+    ColorSpace, DecodeLimits, Decoder, PixelFormat, ScalingFactor, Subsampling,
+};
 
 use super::decode::DecodeError;
+use super::planes;
 
 /// Whether a file's first bytes are those of a JPEG.
 pub(super) fn is_jpeg(bytes: &[u8]) -> bool {
@@ -27,22 +30,11 @@ pub(super) fn decode(
     max_side: u32,
     max_bytes: u64,
 ) -> Result<RgbImage, DecodeError> {
-    let limits = DecodeLimits {
-        max_width: max_side as usize,
-        max_height: max_side as usize,
-        max_memory: Some(max_bytes),
-        ..DecodeLimits::default()
-    };
-    let mut decoder = Decoder::new_with_limits(bytes, limits)?;
-    decoder.set_output_format(PixelFormat::Rgb);
-    let header = decoder.header();
-    let short = u32::from(header.width.min(header.height));
-    if let Some(least) = least {
-        let fits = |denominator: &&u32| short.div_ceil(**denominator) >= least;
-        if let Some(&denominator) = [8, 4, 2].iter().find(fits) {
-            decoder.set_scale(ScalingFactor::try_new(1, denominator)?);
-        }
+    let mut decoder = decoder(bytes, max_side, max_bytes)?;
+    if let Some(denominator) = least.and_then(|least| denominator(&decoder, least)) {
+        decoder.set_scale(ScalingFactor::try_new(1, denominator)?);
     }
+    decoder.set_output_format(PixelFormat::Rgb);
     let orientation = decoder.exif_orientation();
     let mut image = decoder.decode_image()?;
     if let Some(orientation) = orientation {
@@ -50,4 +42,63 @@ pub(super) fn decode(
     }
     let (width, height) = (image.width as u32, image.height as u32);
     RgbImage::from_raw(width, height, image.into_vec()).ok_or(DecodeError::Empty)
+}
+
+/// The centre square of an image that is upright, in colour of the usual kind, and too small for a smaller
+/// scale, `[side, side, 3]`, into `target`; false where it is something else, for [`decode`].
+///
+/// # Errors
+/// As [`decode`].
+pub(super) fn square_into(
+    bytes: &[u8],
+    side: u32,
+    max_side: u32,
+    max_bytes: u64,
+    target: &mut [u8],
+) -> Result<bool, DecodeError> {
+    let decoder = decoder(bytes, max_side, max_bytes)?;
+    let halved = match decoder.jpeg_subsampling() {
+        Subsampling::S444 => [false, false],
+        Subsampling::S422 => [true, false],
+        Subsampling::S440 => [false, true],
+        Subsampling::S420 => [true, true],
+        _ => return Ok(false),
+    };
+    let header = decoder.header();
+    let usual = decoder.jpeg_color_space() == ColorSpace::YCbCr
+        && header.components.len() == 3
+        && header.precision == 8
+        && !header.is_lossless
+        && header.width.min(header.height) > 0
+        && decoder.exif_orientation().is_none_or(|turn| turn == 1);
+    if !usual || denominator(&decoder, side).is_some() {
+        return Ok(false);
+    }
+    let raw = decoder.decode_raw()?;
+    let planes = std::array::from_fn(|index| planes::Plane {
+        values: &raw.planes[index],
+        stride: raw.plane_widths[index],
+        halved: if index == 0 { [false, false] } else { halved },
+    });
+    planes::square_into(&planes, [raw.width, raw.height], side as usize, target);
+    Ok(true)
+}
+
+fn decoder(bytes: &[u8], max_side: u32, max_bytes: u64) -> Result<Decoder<'_>, DecodeError> {
+    let limits = DecodeLimits {
+        max_width: max_side as usize,
+        max_height: max_side as usize,
+        max_memory: Some(max_bytes),
+        ..DecodeLimits::default()
+    };
+    Ok(Decoder::new_with_limits(bytes, limits)?)
+}
+
+/// By how much an image is decoded smaller, for a short side of at least `least` pixels.
+fn denominator(decoder: &Decoder, least: u32) -> Option<u32> {
+    let header = decoder.header();
+    let short = u32::from(header.width.min(header.height));
+    [8, 4, 2]
+        .into_iter()
+        .find(|denominator| short.div_ceil(*denominator) >= least)
 }

@@ -7,6 +7,7 @@ pub mod cache;
 pub mod decode;
 mod jpeg;
 pub mod loader;
+mod planes;
 pub mod resize;
 pub mod sampler;
 pub mod scratch;
