@@ -346,9 +346,45 @@ where
     // numbers of this kind, which need not be initialised to be `MaybeUninit`.
     let places =
         unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr() as *mut MaybeUninit<T>, count) };
+    let least = (SMALLEST_TASK / (width * size_of::<T>())).max(1);
+    fill_rows(places, width, least, fill);
+    tensor
+}
+
+/// Appends `count` rows of `width` numbers that `fill` writes, in parallel: it is given the number of a
+/// row and the row, all zeros. Where `numbers` has room, each thread is the first to touch the memory of
+/// its rows: to zero hundreds of megabytes beforehand is work of one thread alone.
+#[allow(unsafe_code)]
+pub fn append_rows<T>(
+    numbers: &mut Vec<T>,
+    count: usize,
+    width: usize,
+    fill: impl Fn(usize, &mut [T]) + Sync,
+) where
+    T: tch::kind::Element + Copy + Send,
+{
+    let length = count * width;
+    numbers.reserve(length);
+    fill_rows(&mut numbers.spare_capacity_mut()[..length], width, 1, fill);
+    // SAFETY: `fill_rows` has initialised all of the `length` numbers behind the present ones.
+    unsafe { numbers.set_len(numbers.len() + length) };
+}
+
+/// Initialises `places`, of which rows of `width` are zeroed and then given to `fill`, in tasks of at least
+/// so many.
+#[allow(unsafe_code)]
+fn fill_rows<T>(
+    places: &mut [MaybeUninit<T>],
+    width: usize,
+    least: usize,
+    fill: impl Fn(usize, &mut [T]) + Sync,
+) where
+    T: tch::kind::Element + Copy + Send,
+{
+    assert_eq!(places.len() % width, 0);
     places
         .par_chunks_exact_mut(width)
-        .with_min_len((SMALLEST_TASK / (width * size_of::<T>())).max(1))
+        .with_min_len(least)
         .enumerate()
         .for_each(|(row, places)| {
             places.fill(MaybeUninit::new(T::ZERO));
@@ -356,7 +392,6 @@ where
             let numbers = unsafe { &mut *(std::ptr::from_mut(places) as *mut [T]) };
             fill(row, numbers);
         });
-    tensor
 }
 
 /// Ends the process without running destructors: those of libtorch's static objects would run while

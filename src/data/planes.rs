@@ -67,8 +67,8 @@ struct Squaring<'a> {
     target: &'a mut [u8],
 }
 
-/// Columns that are worked on at a time.
-const CHUNK: usize = 32;
+/// Samples of a row that are worked on at a time, and rows of a strip.
+const CHUNK: usize = 64;
 /// Between the passes a grey level is this much.
 const UNIT: f32 = 256.0;
 
@@ -82,28 +82,29 @@ impl WithSimd for Squaring<'_> {
             side,
             target,
         } = self;
-        let pitch = side.next_multiple_of(CHUNK);
         let mut upright = Vec::new();
         let mut turned = [(); 3].map(|()| Vec::new());
-        for ((plane, axes), turned) in planes.iter().zip(&mut turned) {
-            let columns = axes.x.reach();
-            resize_rows(plane, &axes.y, &columns, &mut upright);
-            turned.resize(columns.len() * pitch, 0);
-            transpose(&upright, columns.len(), turned, pitch);
-        }
-        let mut mixed = [(); 3].map(|()| vec![0; pitch * pitch]);
+        let mut mixed = [(); 3].map(|()| vec![0; side.next_multiple_of(8) * CHUNK]);
         let mut sums = [[0.0; CHUNK]; 3];
-        for row in 0..side {
-            for first in (0..pitch).step_by(CHUNK) {
-                for (sums, (values, (_, axes))) in sums.iter_mut().zip(turned.iter().zip(planes)) {
-                    let (start, weights) = axes.x.of(row);
-                    let start = start - axes.x.reach().start;
-                    weighted(&values[start * pitch + first..], pitch, weights, sums);
-                }
-                mix(&sums, &mut mixed, row * pitch + first);
+        // In strips of rows, which stay in the core's cache.
+        for (index, strip) in target.chunks_mut(3 * side * CHUNK).enumerate() {
+            let rows = index * CHUNK..index * CHUNK + strip.len() / (3 * side);
+            for ((plane, axes), turned) in planes.iter().zip(&mut turned) {
+                let columns = axes.x.reach();
+                resize_rows(plane, &axes.y, rows.clone(), &columns, &mut upright);
+                turned.resize(columns.len() * CHUNK, 0);
+                transpose(&upright, columns.len(), turned);
             }
+            for column in 0..side {
+                for (sums, (values, (_, axes))) in sums.iter_mut().zip(turned.iter().zip(planes)) {
+                    let (start, weights) = axes.x.of(column);
+                    let start = start - axes.x.reach().start;
+                    weighted(&values[start * CHUNK..], CHUNK, weights, sums);
+                }
+                mix(&sums, &mut mixed, column * CHUNK);
+            }
+            interleave(&mixed, side, strip);
         }
-        interleave(&mixed, pitch, side, target);
     }
 }
 
@@ -143,13 +144,15 @@ impl Taps {
         let scale = short as f64 / side as f64;
         let support = scale.max(1.0);
         let samples = if halved { length.div_ceil(2) } else { length };
-        let pixels = 2 * support.ceil() as usize + 1;
+        let inverse = 1.0 / support;
+        let pixels = (2.0 * support).ceil() as usize;
         let most = if halved { pixels / 2 + 2 } else { pixels }.min(samples);
         let mut taps = Self {
             starts: Vec::with_capacity(side),
             weights: vec![0.0; side * most],
             count: most,
         };
+        let mut shares = Vec::with_capacity(pixels);
         for (pixel, weights) in taps.weights.chunks_exact_mut(most).enumerate() {
             let centre = (length - short) as f64 / 2.0 + (pixel as f64 + 0.5) * scale;
             let first = (centre - support + 0.5).max(0.0) as usize;
@@ -161,10 +164,12 @@ impl Taps {
                 first
             };
             let start = start.min(samples - most);
-            let of = |x: usize| (1.0 - (x as f64 + 0.5 - centre).abs() / support).max(0.0);
-            let total: f64 = (first..last).map(of).sum();
-            for x in first..last {
-                let weight = (of(x) / total) as f32;
+            let of = |x: usize| (1.0 - (x as f64 + 0.5 - centre).abs() * inverse).max(0.0);
+            shares.clear();
+            shares.extend((first..last).map(of));
+            let whole = 1.0 / shares.iter().sum::<f64>();
+            for (x, share) in (first..).zip(&shares) {
+                let weight = (share * whole) as f32;
                 if halved {
                     let near = x / 2;
                     // Of two pixels the left one lies nearer to the sample on the left.
@@ -199,15 +204,21 @@ impl Taps {
     }
 }
 
-/// Mixes the rows of a plane, of its `columns` alone: `[side, columns]`, in [`UNIT`]s, into `mixed`.
+/// Mixes those `rows` of the square from a plane, of its `columns` alone: `[rows, columns]`, in [`UNIT`]s,
+/// into `mixed`.
 #[inline(always)]
-fn resize_rows(plane: &Plane, taps: &Taps, columns: &Range<usize>, mixed: &mut Vec<u16>) {
+fn resize_rows(
+    plane: &Plane,
+    taps: &Taps,
+    rows: Range<usize>,
+    columns: &Range<usize>,
+    mixed: &mut Vec<u16>,
+) {
     const LARGEST: f32 = 255.0 * UNIT;
     let width = columns.len();
-    mixed.clear();
-    mixed.resize(taps.starts.len() * width, 0);
+    mixed.resize(rows.len() * width, 0);
     let mut sums = [0.0; CHUNK];
-    for (row, mixed) in mixed.chunks_exact_mut(width).enumerate() {
+    for (row, mixed) in rows.zip(mixed.chunks_exact_mut(width)) {
         let (start, weights) = taps.of(row);
         let from = &plane.values[start * plane.stride + columns.start..];
         if width < CHUNK {
@@ -260,23 +271,23 @@ fn whole(value: f32, most: f32) -> u32 {
     (value + WHOLE).to_bits()
 }
 
-/// `[rows, columns]` to `[columns, pitch]`, of which the first `rows` of each row are written.
+/// `[rows, columns]` to `[columns, CHUNK]`, of which the first `rows` of each row are written.
 #[inline(always)]
-fn transpose(from: &[u16], columns: usize, to: &mut [u16], pitch: usize) {
+fn transpose(from: &[u16], columns: usize, to: &mut [u16]) {
     let rows = from.len() / columns;
     let (whole_rows, whole_columns) = (rows / 8 * 8, columns / 8 * 8);
     for top in (0..whole_rows).step_by(8) {
         for left in (0..whole_columns).step_by(8) {
             let block = transposed(&from[top * columns + left..], columns);
             for (x, column) in block.iter().enumerate() {
-                to[(left + x) * pitch + top..][..8].copy_from_slice(column);
+                to[(left + x) * CHUNK + top..][..8].copy_from_slice(column);
             }
         }
     }
     for y in 0..rows {
         let rest = if y < whole_rows { whole_columns } else { 0 };
         for x in rest..columns {
-            to[x * pitch + y] = from[y * columns + x];
+            to[x * CHUNK + y] = from[y * columns + x];
         }
     }
 }
@@ -291,22 +302,22 @@ fn transposed(rows: &[u16], stride: usize) -> [[u16; 8]; 8] {
     bytemuck::cast(i16x8::transpose(bytemuck::cast(block)))
 }
 
-/// Three turned planes `[side, pitch]` to RGB `[side, side, 3]`.
+/// Three turned planes `[side, CHUNK]` to rows of RGB, `[rows, side, 3]`.
 #[inline(always)]
-fn interleave(planes: &[Vec<u16>; 3], pitch: usize, side: usize, target: &mut [u8]) {
-    let mut strips = [(); 3].map(|()| vec![0; 8 * pitch]);
-    for top in (0..side).step_by(8) {
+fn interleave(planes: &[Vec<u16>; 3], side: usize, target: &mut [u8]) {
+    let width = side.next_multiple_of(8);
+    let mut strips = [(); 3].map(|()| vec![0; 8 * width]);
+    for (index, rows) in target.chunks_mut(3 * side * 8).enumerate() {
         for (plane, strip) in planes.iter().zip(&mut strips) {
-            for left in (0..pitch).step_by(8) {
-                let block = transposed(&plane[left * pitch + top..], pitch);
+            for left in (0..width).step_by(8) {
+                let block = transposed(&plane[left * CHUNK + 8 * index..], CHUNK);
                 for (y, row) in block.iter().enumerate() {
-                    strip[y * pitch + left..][..8].copy_from_slice(row);
+                    strip[y * width + left..][..8].copy_from_slice(row);
                 }
             }
         }
-        let rows = target[top * side * 3..].chunks_exact_mut(3 * side).take(8);
-        for (y, row) in rows.enumerate() {
-            let place = y * pitch..y * pitch + side;
+        for (y, row) in rows.chunks_exact_mut(3 * side).enumerate() {
+            let place = y * width..y * width + side;
             let [r, g, b] = &strips;
             let (r, g, b) = (&r[place.clone()], &g[place.clone()], &b[place]);
             let pixels = row.as_chunks_mut::<3>().0.iter_mut();
@@ -319,7 +330,7 @@ fn interleave(planes: &[Vec<u16>; 3], pitch: usize, side: usize, target: &mut [u
 
 #[cfg(test)]
 mod tests {
-    use super::{Taps, transpose};
+    use super::{CHUNK, Taps, transpose};
 
     #[test]
     fn matrices_are_transposed() {
@@ -328,10 +339,10 @@ mod tests {
                 .map(|value| 7 * value + 60_000)
                 .collect();
             let (rows, columns) = (usize::from(rows), usize::from(columns));
-            let mut turned = vec![0; columns * 16];
-            transpose(&matrix, columns, &mut turned, 16);
+            let mut turned = vec![0; columns * CHUNK];
+            transpose(&matrix, columns, &mut turned);
             for (row, column) in (0..rows).flat_map(|y| (0..columns).map(move |x| (y, x))) {
-                assert_eq!(turned[column * 16 + row], matrix[row * columns + column]);
+                assert_eq!(turned[column * CHUNK + row], matrix[row * columns + column]);
             }
         }
     }

@@ -4,6 +4,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 use tch::Tensor;
+use wide::f32x4;
 
 use super::{Crop, LUMINANCE, Operation, Recipe, SOLARISE_FROM, blur_weights};
 use crate::device::{filled_rows, numbers};
@@ -136,14 +137,15 @@ fn blend_lines(line: &mut [f32], above: &[u8], below: &[u8], share: f32) {
 /// A pixel of `line` for each of `columns`; `target` is one number longer than they are.
 #[inline(always)]
 fn blend_pixels(line: &[f32], columns: &[Between], target: &mut [f32]) {
+    let four = |place: usize| line[3 * place..].first_chunk::<4>();
     for (at, column) in columns.iter().enumerate() {
-        let before = &line[3 * column.before..3 * column.before + 4];
-        let after = &line[3 * column.after..3 * column.after + 4];
-        // Four numbers at once; the next pixel overwrites the fourth.
-        let pixel = &mut target[3 * at..3 * at + 4];
-        for channel in 0..4 {
-            pixel[channel] = before[channel] + (after[channel] - before[channel]) * column.share;
-        }
+        let (Some(before), Some(after)) = (four(column.before), four(column.after)) else {
+            return;
+        };
+        let (before, after) = (f32x4::new(*before), f32x4::new(*after));
+        let pixel = before + (after - before) * f32x4::splat(column.share);
+        // The next pixel overwrites the fourth number.
+        target[3 * at..3 * at + 4].copy_from_slice(pixel.as_array());
     }
 }
 

@@ -8,9 +8,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rayon::prelude::*;
 use tch::Tensor;
 
 use super::DataError;
@@ -122,18 +121,18 @@ impl Pixels {
         monitor: &dyn Monitor,
     ) -> Result<Read, Interrupted> {
         let square = side * side * 3;
-        let mut pixels = vec![0; rows.len() * square];
+        let mut pixels = Vec::with_capacity(rows.len() * square);
         let (mut kept, mut skipped, mut lasting) = (Vec::new(), Vec::new(), true);
         for start in rows.clone().step_by(GROUP) {
             if monitor.stopping() {
                 return Err(Interrupted);
             }
             let group = start..(start + GROUP).min(rows.end);
-            let place = (start - rows.start) * square;
-            let squares = &mut pixels[place..place + group.len() * square];
-            let failures = decode_group(set, group.clone(), side, squares);
+            let before = pixels.len();
+            let failures = append_group(set, group.clone(), side, &mut pixels);
             // What follows an image that cannot be read moves up.
             let mut failed = failures.into_iter().peekable();
+            let mut to = before;
             for row in group.clone() {
                 match failed.next_if(|failure| failure.0 == row) {
                     Some((_, error)) => {
@@ -141,18 +140,18 @@ impl Pixels {
                         skipped.push(skip(set, row, &error));
                     }
                     None => {
-                        let from = (row - rows.start) * square;
-                        let to = kept.len() * square;
+                        let from = before + (row - start) * square;
                         if from != to {
                             pixels.copy_within(from..from + square, to);
                         }
+                        to += square;
                         kept.push(row as u32);
                     }
                 }
             }
+            pixels.truncate(to);
             monitor.advance(group.len() as u64);
         }
-        pixels.truncate(kept.len() * square);
         let pixels = Self {
             side,
             count: kept.len(),
@@ -270,18 +269,26 @@ impl Pixels {
     }
 }
 
-/// Decodes `group` into `squares`; gives the rows that cannot be read, in order, with the reasons.
-fn decode_group(
+/// Decodes `group` and appends its squares; gives the rows that cannot be read, in order, with the reasons.
+fn append_group(
     set: &ImageSet,
     group: Range<usize>,
     side: usize,
-    squares: &mut [u8],
+    squares: &mut Vec<u8>,
 ) -> Vec<(usize, DecodeError)> {
-    group
-        .into_par_iter()
-        .zip(squares.par_chunks_exact_mut(side * side * 3))
-        .filter_map(|(row, square)| Some((row, decode_row(set, row, side, square).err()?)))
-        .collect()
+    let failures = Mutex::new(Vec::new());
+    device::append_rows(squares, group.len(), side * side * 3, |at, square| {
+        let row = group.start + at;
+        if let Err(error) = decode_row(set, row, side, square) {
+            let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+            failures.push((row, error));
+        }
+    });
+    let mut failures = failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    failures.sort_unstable_by_key(|(row, _)| *row);
+    failures
 }
 
 fn decode_row(
