@@ -153,10 +153,10 @@ fn serve(
             return Err(Interrupted.into());
         }
         let batch = batch.context("the images changed while they were read")?;
-        let pixels = batch.pixels_on(device);
+        let squares = batch.squares.on(device);
         drop(tch::no_grad(|| match augment {
-            true => augmentation.apply(&pixels, &batch.rows, key),
-            false => centre(&pixels, config.data.size as i64),
+            true => augmentation.apply(&squares, &batch.rows, key),
+            false => centre(&squares, config.data.size as i64),
         }));
         key.seen += batch.rows.len() as u64;
         ui.advance(batch.rows.len() as u64);

@@ -12,6 +12,7 @@ use crate::data::augment;
 use crate::data::cache::{Pixels, Read};
 use crate::data::loader::decode_ahead;
 use crate::data::source::{ImageSet, Skipped};
+use crate::data::squares::Squares;
 use crate::device::precision;
 use crate::error::{Error, usage};
 use crate::method::{extract, extract_size};
@@ -123,8 +124,8 @@ impl Extractor {
             ));
         }
         let rows: Vec<u32> = (0..pixels.len() as u32).collect();
-        let pixels = pixels.gather(&rows)?.to_device(device);
-        let images = augment::centre(&pixels, self.size as i64);
+        let squares = Squares::Copied(pixels.gather(&rows)?).on(device);
+        let images = augment::centre(&squares, self.size as i64);
         Ok(extract(network, &images, size, kind))
     }
 }

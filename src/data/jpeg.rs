@@ -78,9 +78,9 @@ pub(super) fn square_into(
     let planes = std::array::from_fn(|index| planes::Plane {
         values: &raw.planes[index],
         stride: raw.plane_widths[index],
-        halved: if index == 0 { [false, false] } else { halved },
     });
-    planes::square_into(&planes, [raw.width, raw.height], side as usize, target);
+    let size = [raw.width, raw.height];
+    planes::square_into(&planes, size, halved, side as usize, target);
     Ok(true)
 }
 

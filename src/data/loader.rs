@@ -4,10 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 
 use super::cache::{Pixels, Read};
 use super::source::ImageSet;
+use super::squares::Squares;
 use crate::monitor::{Interrupted, Silent};
 
 /// Batches that wait ready.
@@ -16,20 +17,32 @@ const PREFETCH: usize = 2;
 /// Some images.
 #[derive(Debug)]
 pub struct PixelBatch {
-    /// `[b, side, side, 3] u8` on the CPU.
-    pub pixels: Tensor,
+    /// On the CPU.
+    pub squares: Squares,
     /// Rows of the data set.
     pub rows: Vec<u32>,
 }
 
 impl PixelBatch {
-    /// The pixels on `device`. The copy to a CUDA device goes on while the program does: what is
-    /// computed there comes after it.
-    pub fn pixels_on(&self, device: Device) -> Tensor {
-        match device {
-            Device::Cpu => self.pixels.shallow_clone(),
-            _ => self.pixels.to_device_(device, Kind::Uint8, true, false),
-        }
+    /// The images `rows`, bound for `device`.
+    fn new(pixels: &Arc<Pixels>, rows: &[u32], device: Device) -> io::Result<Self> {
+        let squares = if device == Device::Cpu && pixels.is_in_memory() {
+            Squares::Kept {
+                pixels: Arc::clone(pixels),
+                rows: rows.to_vec(),
+            }
+        } else {
+            let copy = pixels.gather(rows)?;
+            Squares::Copied(match device {
+                // Only from pinned memory can a CUDA device fetch while the program goes on.
+                Device::Cuda(_) => copy.pin_memory(device),
+                _ => copy,
+            })
+        };
+        Ok(Self {
+            squares,
+            rows: rows.to_vec(),
+        })
     }
 }
 
@@ -49,14 +62,7 @@ pub fn batches(
         for length in lengths {
             let (rows, after) = rest.split_at(length.min(rest.len()));
             rest = after;
-            let batch = pixels.gather(rows).map(|pixels| PixelBatch {
-                // Only from pinned memory can a CUDA device fetch while the program goes on.
-                pixels: match device {
-                    Device::Cuda(_) => pixels.pin_memory(device),
-                    _ => pixels,
-                },
-                rows: rows.to_vec(),
-            });
+            let batch = PixelBatch::new(&pixels, rows, device);
             if sender.send(batch).is_err() {
                 break;
             }

@@ -12,6 +12,7 @@ pub mod resize;
 pub mod sampler;
 pub mod scratch;
 pub mod source;
+pub mod squares;
 pub mod survey;
 
 use std::path::PathBuf;

@@ -20,28 +20,31 @@ pub(super) struct Plane<'a> {
     pub values: &'a [u8],
     /// Samples from one row to the next.
     pub stride: usize,
-    /// Whether it has half of the image's columns, and half of its rows.
-    pub halved: [bool; 2],
 }
 
 /// Resizes the centre square of an image of `width` x `height` pixels, given as its planes Y, Cb, Cr,
-/// to `side` x `side` and writes it as RGB, `[side, side, 3]`, into `target`.
+/// to `side` x `side` and writes it as RGB, `[side, side, 3]`, into `target`. The chroma planes may have
+/// `halved` columns, and rows.
 ///
 /// # Panics
 /// If a plane has fewer rows or columns than the image needs, or `target` another length.
 pub(super) fn square_into(
     planes: &[Plane; 3],
     [width, height]: [usize; 2],
+    halved: [bool; 2],
     side: usize,
     target: &mut [u8],
 ) {
     assert_eq!(target.len(), side * side * 3);
     let short = width.min(height);
-    let axes = |halved: [bool; 2]| Axes {
-        x: Taps::new(width, short, side, halved[0]),
-        y: Taps::new(height, short, side, halved[1]),
-    };
-    let (luma, chroma) = (axes(planes[0].halved), axes(planes[1].halved));
+    let luma = [width, height].map(|length| Taps::new(length, short, side));
+    let chroma: [Taps; 2] = std::array::from_fn(|axis| {
+        if halved[axis] {
+            luma[axis].halves([width, height][axis])
+        } else {
+            luma[axis].clone()
+        }
+    });
     Arch::new().dispatch(Squaring {
         planes: [
             (&planes[0], &luma),
@@ -53,16 +56,11 @@ pub(super) fn square_into(
     });
 }
 
-/// How a plane is resized.
-struct Axes {
-    x: Taps,
-    y: Taps,
-}
-
 /// A square to be made. A type of its own, because a closure would not be compiled for the wider
 /// instruction sets.
 struct Squaring<'a> {
-    planes: [(&'a Plane<'a>, &'a Axes); 3],
+    /// Each with its columns' and its rows' taps.
+    planes: [(&'a Plane<'a>, &'a [Taps; 2]); 3],
     side: usize,
     target: &'a mut [u8],
 }
@@ -89,16 +87,17 @@ impl WithSimd for Squaring<'_> {
         // In strips of rows, which stay in the core's cache.
         for (index, strip) in target.chunks_mut(3 * side * CHUNK).enumerate() {
             let rows = index * CHUNK..index * CHUNK + strip.len() / (3 * side);
-            for ((plane, axes), turned) in planes.iter().zip(&mut turned) {
-                let columns = axes.x.reach();
-                resize_rows(plane, &axes.y, rows.clone(), &columns, &mut upright);
+            for ((plane, [x, y]), turned) in planes.iter().zip(&mut turned) {
+                let columns = x.reach();
+                resize_rows(plane, y, rows.clone(), &columns, &mut upright);
                 turned.resize(columns.len() * CHUNK, 0);
                 transpose(&upright, columns.len(), turned);
             }
             for column in 0..side {
-                for (sums, (values, (_, axes))) in sums.iter_mut().zip(turned.iter().zip(planes)) {
-                    let (start, weights) = axes.x.of(column);
-                    let start = start - axes.x.reach().start;
+                for (sums, (values, (_, [x, _]))) in sums.iter_mut().zip(turned.iter().zip(planes))
+                {
+                    let (start, weights) = x.of(column);
+                    let start = start - x.reach().start;
                     weighted(&values[start * CHUNK..], CHUNK, weights, sums);
                 }
                 mix(&sums, &mut mixed, column * CHUNK);
@@ -131,6 +130,7 @@ fn mix([luma, blue, red]: &[[f32; CHUNK]; 3], mixed: &mut [Vec<u16>; 3], place: 
 }
 
 /// For each pixel of the square the samples of a plane that it is mixed from, along one axis.
+#[derive(Clone)]
 struct Taps {
     starts: Vec<usize>,
     /// `[side, count]`
@@ -139,50 +139,59 @@ struct Taps {
 }
 
 impl Taps {
-    /// Of the middle `short` of `length` pixels, scaled to `side`, from a plane that may be `halved`.
-    fn new(length: usize, short: usize, side: usize, halved: bool) -> Self {
+    /// Of the middle `short` of `length` pixels, scaled to `side` by Pillow's triangle filter.
+    fn new(length: usize, short: usize, side: usize) -> Self {
         let scale = short as f64 / side as f64;
         let support = scale.max(1.0);
-        let samples = if halved { length.div_ceil(2) } else { length };
         let inverse = 1.0 / support;
-        let pixels = (2.0 * support).ceil() as usize;
-        let most = if halved { pixels / 2 + 2 } else { pixels }.min(samples);
+        let count = ((2.0 * support).ceil() as usize).min(length);
         let mut taps = Self {
             starts: Vec::with_capacity(side),
-            weights: vec![0.0; side * most],
-            count: most,
+            weights: vec![0.0; side * count],
+            count,
         };
-        let mut shares = Vec::with_capacity(pixels);
-        for (pixel, weights) in taps.weights.chunks_exact_mut(most).enumerate() {
+        let mut shares = Vec::with_capacity(count);
+        for (pixel, weights) in taps.weights.chunks_exact_mut(count).enumerate() {
             let centre = (length - short) as f64 / 2.0 + (pixel as f64 + 0.5) * scale;
             let first = (centre - support + 0.5).max(0.0) as usize;
             let last = ((centre + support + 0.5) as usize).min(length);
-            // Nothing is nearer to a halved plane's sample than the pixel before its own two.
-            let start = if halved {
-                (first / 2).saturating_sub(1 - first % 2)
-            } else {
-                first
-            };
-            let start = start.min(samples - most);
+            // All have as many samples, some of them without weight.
+            let start = first.min(length - count);
             let of = |x: usize| (1.0 - (x as f64 + 0.5 - centre).abs() * inverse).max(0.0);
             shares.clear();
             shares.extend((first..last).map(of));
             let whole = 1.0 / shares.iter().sum::<f64>();
-            for (x, share) in (first..).zip(&shares) {
-                let weight = (share * whole) as f32;
-                if halved {
-                    let near = x / 2;
-                    // Of two pixels the left one lies nearer to the sample on the left.
-                    let next = if x % 2 == 0 {
-                        near.saturating_sub(1)
-                    } else {
-                        (near + 1).min(samples - 1)
-                    };
-                    weights[near - start] += 0.75 * weight;
-                    weights[next - start] += 0.25 * weight;
+            for (weight, share) in weights[first - start..].iter_mut().zip(&shares) {
+                *weight = (share * whole) as f32;
+            }
+            taps.starts.push(start);
+        }
+        taps
+    }
+
+    /// The same of a plane with a sample for two of the `length` pixels, each of which libjpeg makes 3/4 of
+    /// its own sample and 1/4 of the next one on its side.
+    fn halves(&self, length: usize) -> Self {
+        let samples = length.div_ceil(2);
+        let count = (self.count / 2 + 2).min(samples);
+        let mut taps = Self {
+            starts: Vec::with_capacity(self.starts.len()),
+            weights: vec![0.0; self.starts.len() * count],
+            count,
+        };
+        for (pixel, weights) in taps.weights.chunks_exact_mut(count).enumerate() {
+            let (first, shares) = self.of(pixel);
+            let start = (first / 2).saturating_sub(1 - first % 2);
+            let start = start.min(samples - count);
+            for (x, share) in (first..).zip(shares) {
+                let own = x / 2;
+                let next = if x % 2 == 0 {
+                    own.saturating_sub(1)
                 } else {
-                    weights[x - start] = weight;
-                }
+                    (own + 1).min(samples - 1)
+                };
+                weights[own - start] += 0.75 * share;
+                weights[next - start] += 0.25 * share;
             }
             taps.starts.push(start);
         }
@@ -350,9 +359,9 @@ mod tests {
     #[test]
     fn weights_add_up_to_one_within_the_plane() {
         for (length, short, side) in [(1, 1, 8), (500, 375, 256), (37, 37, 64), (9, 5, 300)] {
-            for halved in [false, true] {
-                let taps = Taps::new(length, short, side, halved);
-                let samples = if halved { length.div_ceil(2) } else { length };
+            let all = Taps::new(length, short, side);
+            let halves = all.halves(length);
+            for (taps, samples) in [(all, length), (halves, length.div_ceil(2))] {
                 assert!(taps.reach().end <= samples);
                 for pixel in 0..side {
                     let (start, weights) = taps.of(pixel);

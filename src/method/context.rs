@@ -10,6 +10,7 @@ use crate::data::Dataset;
 use crate::data::augment::{self, Augmentation, ViewKey};
 use crate::data::loader::{PixelBatch, batches, equal_lengths};
 use crate::data::scratch;
+use crate::data::squares::Squares;
 use crate::model::network::{Frozen, Network};
 use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::profile::{Part, Profile};
@@ -52,8 +53,7 @@ pub struct Context<'a> {
 /// Some images on the device.
 #[derive(Debug)]
 pub struct Batch {
-    /// `[b, side, side, 3] u8`
-    pub pixels: Tensor,
+    pub squares: Squares,
     pub rows: Vec<u32>,
     /// `rows` as `[b] i64` on the device.
     pub index: Tensor,
@@ -64,7 +64,7 @@ impl Batch {
     pub fn new(batch: PixelBatch, network: &Network) -> Self {
         let index: Vec<i64> = batch.rows.iter().map(|&row| i64::from(row)).collect();
         Self {
-            pixels: batch.pixels_on(network.device()),
+            squares: batch.squares.on(network.device()),
             index: Tensor::from_slice(&index).to_device(network.device()),
             rows: batch.rows,
         }
@@ -76,11 +76,11 @@ impl Batch {
         let count = count.clamp(1, (n / 2).max(1));
         let part = |at: usize| {
             let (start, end) = (at * n / count, (at + 1) * n / count);
-            let narrow = |all: &Tensor| all.narrow(0, start as i64, (end - start) as i64);
+            let length = end - start;
             Self {
-                pixels: narrow(&self.pixels),
+                squares: self.squares.narrow(start, length),
                 rows: self.rows[start..end].to_vec(),
-                index: narrow(&self.index),
+                index: self.index.narrow(0, start as i64, length as i64),
             }
         };
         (0..count).map(part).collect()
@@ -116,7 +116,7 @@ impl Context<'_> {
 
     fn augmented(&self, batch: &Batch, key: ViewKey) -> Tensor {
         let augmentation = Augmentation::of(&self.config.data);
-        let apply = || augmentation.apply(&batch.pixels, &batch.rows, key);
+        let apply = || augmentation.apply(&batch.squares, &batch.rows, key);
         self.profile.time(Part::Augment, || tch::no_grad(apply))
     }
 
@@ -133,7 +133,7 @@ impl Context<'_> {
 
     /// The unchanged centre of a batch's images: `[b, 3, size, size] f32` in 0..1.
     pub fn plain(&self, batch: &Batch) -> Tensor {
-        let centre = || augment::centre(&batch.pixels, self.config.data.size as i64);
+        let centre = || augment::centre(&batch.squares, self.config.data.size as i64);
         self.profile.time(Part::Augment, || tch::no_grad(centre))
     }
 

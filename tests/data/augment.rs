@@ -4,6 +4,7 @@
 use ssl_cluster::data::augment::{
     Augmentation, Crop, Operation, Recipe, ViewKey, cook, cook_batch,
 };
+use ssl_cluster::data::squares::Squares;
 use tch::{Kind, Tensor};
 
 /// Side of the fixture's image, and which of its numbers are kept.
@@ -76,8 +77,11 @@ fn views_are_torchvisions() {
         };
         let size = case["size"].as_i64().unwrap();
         let expected: Vec<f64> = serde_json::from_value(case["numbers"].clone()).unwrap();
-        for (way, make) in [("single", cook as Cook), ("batch", cook_batch)] {
-            let view = make(&image, std::slice::from_ref(&recipe), size);
+        let recipes = std::slice::from_ref(&recipe);
+        for (way, view) in [
+            ("single", cook(&Squares::from(&image), recipes, size)),
+            ("batch", cook_batch(&image, recipes, size)),
+        ] {
             assert_eq!(view.size(), [1, 3, size, size]);
             let numbers: Vec<f32> =
                 Vec::try_from(&view.permute([0, 2, 3, 1]).contiguous().flatten(0, -1)).unwrap();
@@ -103,8 +107,6 @@ fn views_are_torchvisions() {
         }
     }
 }
-
-type Cook = fn(&Tensor, &[Recipe], i64) -> Tensor;
 
 /// Solarising jumps: a number that rounds to the other side of its threshold has another result.
 fn near_a_step(recipe: &Recipe, theirs: f64) -> bool {
@@ -138,7 +140,7 @@ fn both_ways_make_the_same_views() {
             augmentation.draw(row, ViewKey { seen, ..key }, 30.0)
         })
         .collect();
-    let single = cook(&images, &recipes, 26);
+    let single = cook(&Squares::from(&images), &recipes, 26);
     let batch = cook_batch(&images, &recipes, 26);
     let off = (single - batch).abs().max().double_value(&[]);
     assert!(off < 5e-4, "{off}");

@@ -11,6 +11,7 @@ use ssl_cluster::data::decode::{self, DecodeError};
 use ssl_cluster::data::loader::{batches, equal_lengths, training_lengths};
 use ssl_cluster::data::resize::centre_square;
 use ssl_cluster::data::source::ImageSet;
+use ssl_cluster::data::squares::Squares;
 use ssl_cluster::monitor::Silent;
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
@@ -189,12 +190,11 @@ fn batches_come_in_the_order_asked_for() {
         tch::Device::Cpu,
     ) {
         let batch = batch.unwrap();
-        for (index, row) in batch.rows.iter().enumerate() {
+        let squares = batch.squares.here().unwrap();
+        let place = 3 * (batch.squares.side() + 2);
+        for (square, row) in squares.iter().zip(&batch.rows) {
             // The red channel of image i is i.
-            assert_eq!(
-                batch.pixels.int64_value(&[index as i64, 1, 2, 0]),
-                i64::from(*row)
-            );
+            assert_eq!(u32::from(square[place]), *row);
         }
         seen.extend(batch.rows);
     }
@@ -224,14 +224,18 @@ const KEY: ViewKey = ViewKey {
 fn a_view_depends_on_seed_place_image_and_view_alone() {
     let (_, images) = pixels(8, 16);
     let rows: Vec<u32> = (0..8).collect();
-    let together = augmentation().apply(&images, &rows, KEY);
+    let together = augmentation().apply(&Squares::from(&images), &rows, KEY);
     assert_eq!(together.size(), [8, 3, 12, 12]);
     for row in 0..8_i64 {
         let here = ViewKey {
             seen: KEY.seen + row as u64,
             ..KEY
         };
-        let alone = augmentation().apply(&images.narrow(0, row, 1), &[row as u32], here);
+        let alone = augmentation().apply(
+            &Squares::from(&images.narrow(0, row, 1)),
+            &[row as u32],
+            here,
+        );
         let difference = (alone - together.narrow(0, row, 1))
             .abs()
             .max()
@@ -246,7 +250,7 @@ fn a_view_depends_on_seed_place_image_and_view_alone() {
         ViewKey { seen: 200, ..KEY },
         ViewKey { view: 1, ..KEY },
     ] {
-        assert!(augmentation().apply(&images, &rows, other) != together);
+        assert!(augmentation().apply(&Squares::from(&images), &rows, other) != together);
     }
 }
 
@@ -263,8 +267,11 @@ fn without_changes_a_view_is_the_image() {
         solarise: 0.0,
         ..augmentation()
     };
-    let view = none.apply(&images, &[0, 1, 2], KEY);
-    let difference = (view - centre(&images, 12)).abs().max().double_value(&[]);
+    let view = none.apply(&Squares::from(&images), &[0, 1, 2], KEY);
+    let difference = (view - centre(&Squares::from(&images), 12))
+        .abs()
+        .max()
+        .double_value(&[]);
     assert!(difference < 1e-5, "{difference}");
 }
 
@@ -281,7 +288,7 @@ fn half_of_the_views_are_mirrored_and_a_fifth_is_grey() {
         solarise: 0.0,
         ..augmentation()
     };
-    let views = whole.apply(&images, &rows, KEY);
+    let views = whole.apply(&Squares::from(&images), &rows, KEY);
     let grey = (views.select(1, 1) - views.select(1, 2))
         .abs()
         .amax([1_i64, 2].as_slice(), false)
@@ -302,7 +309,7 @@ fn half_of_the_views_are_mirrored_and_a_fifth_is_grey() {
 fn jitter_stays_in_range_and_turns_hue_as_hsv_does() {
     let (_, images) = pixels(6, 12);
     let rows: Vec<u32> = (0..6).collect();
-    let views = augmentation().apply(&images, &rows, KEY);
+    let views = augmentation().apply(&Squares::from(&images), &rows, KEY);
     let (low, high) = (views.min().double_value(&[]), views.max().double_value(&[]));
     assert!(low >= 0.0 && high <= 1.0, "{low} to {high}");
     // A third of a turn either way leaves the largest and smallest channel of each pixel as they are.
@@ -316,8 +323,8 @@ fn jitter_stays_in_range_and_turns_hue_as_hsv_does() {
         solarise: 0.0,
         ..augmentation()
     };
-    let turned = hue.apply(&images, &rows, KEY);
-    let plain = centre(&images, 12);
+    let turned = hue.apply(&Squares::from(&images), &rows, KEY);
+    let plain = centre(&Squares::from(&images), 12);
     for (before, after) in [
         (
             plain.amax([1_i64].as_slice(), false),

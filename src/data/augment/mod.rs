@@ -15,8 +15,9 @@ mod single;
 
 use rand::Rng;
 use rand::seq::SliceRandom;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
+use super::squares::Squares;
 use crate::config::DataConfig;
 use crate::random::{Purpose, stream};
 
@@ -113,16 +114,16 @@ impl Augmentation {
         }
     }
 
-    /// Views `[b, 3, size, size] f32` in 0..1 of images `[b, side, side, 3] u8`; `rows` says which
-    /// images they are. On the CPU memory is that of the result, elsewhere that of a few batches.
-    pub fn apply(&self, pixels: &Tensor, rows: &[u32], key: ViewKey) -> Tensor {
-        let side = pixels.size()[1];
+    /// Views `[b, 3, size, size] f32` in 0..1; `rows` says which images they are. On the CPU memory is
+    /// that of the result, elsewhere that of a few batches.
+    pub fn apply(&self, squares: &Squares, rows: &[u32], key: ViewKey) -> Tensor {
+        let side = squares.side();
         let recipes: Vec<Recipe> = rows
             .iter()
             .zip(key.seen..)
             .map(|(&row, seen)| self.draw(row, ViewKey { seen, ..key }, side as f64))
             .collect();
-        cook(pixels, &recipes, self.size)
+        cook(squares, &recipes, self.size)
     }
 
     /// The recipe for image `row` of `side` x `side` pixels.
@@ -177,12 +178,12 @@ impl Augmentation {
     }
 }
 
-/// Views `[b, 3, size, size] f32` in 0..1 of images `[b, side, side, 3] u8`, one for each recipe, in
-/// libtorch's channels-last order.
-pub fn cook(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
-    match pixels.device() {
-        Device::Cpu => single::cook(pixels, recipes, size),
-        _ => batch::cook(pixels, recipes, size),
+/// Views `[b, 3, size, size] f32` in 0..1 of images, one for each recipe, in libtorch's channels-last
+/// order.
+pub fn cook(squares: &Squares, recipes: &[Recipe], size: i64) -> Tensor {
+    match squares.here() {
+        Ok(images) => single::cook(&images, squares.side(), recipes, size),
+        Err(pixels) => batch::cook(pixels, recipes, size),
     }
 }
 
@@ -191,10 +192,16 @@ pub fn cook_batch(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
     batch::cook(pixels, recipes, size)
 }
 
-/// The plain view `[b, 3, size, size] f32` in 0..1: the centre of the stored square.
-pub fn centre(pixels: &Tensor, size: i64) -> Tensor {
-    let offset = (pixels.size()[1] - size).max(0) / 2;
-    to_unit(&pixels.narrow(1, offset, size).narrow(2, offset, size))
+/// The plain view `[b, 3, size, size] f32` in 0..1: the centre of the stored square, in libtorch's
+/// channels-last order.
+pub fn centre(squares: &Squares, size: i64) -> Tensor {
+    match squares.here() {
+        Ok(images) => single::centre(&images, squares.side(), size as usize),
+        Err(pixels) => {
+            let offset = (pixels.size()[1] - size).max(0) / 2;
+            to_unit(&pixels.narrow(1, offset, size).narrow(2, offset, size))
+        }
+    }
 }
 
 /// `[b, h, w, 3] u8` to `[b, 3, h, w] f32` in 0..1. The result keeps the memory order of the input,

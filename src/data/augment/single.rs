@@ -7,25 +7,36 @@ use tch::Tensor;
 use wide::f32x4;
 
 use super::{Crop, LUMINANCE, Operation, Recipe, SOLARISE_FROM, blur_weights};
-use crate::device::{filled_rows, numbers};
+use crate::device::filled_rows;
 
 /// See [`super::cook`].
-pub(super) fn cook(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
-    let side = pixels.size()[1] as usize;
-    let pixels = pixels.contiguous();
-    let images = numbers::<u8>(&pixels);
+pub(super) fn cook(images: &[&[u8]], side: usize, recipes: &[Recipe], size: i64) -> Tensor {
     let shape = [recipes.len() as i64, size, size, 3];
     // Compiled for each of the processor's instruction sets; the widest one runs.
     let arch = Arch::new();
     let views = filled_rows::<f32>(&shape, |row, view| {
-        let image = &images[row * side * side * 3..][..side * side * 3];
         arch.dispatch(Cooking {
-            image,
+            image: images[row],
             side,
             recipe: &recipes[row],
             view,
             size: size as usize,
         });
+    });
+    views.permute([0, 3, 1, 2])
+}
+
+/// See [`super::centre`].
+pub(super) fn centre(images: &[&[u8]], side: usize, size: usize) -> Tensor {
+    let offset = (side - size) / 2;
+    let shape = [images.len() as i64, size as i64, size as i64, 3];
+    let views = filled_rows::<f32>(&shape, |row, view| {
+        for (y, line) in view.chunks_exact_mut(3 * size).enumerate() {
+            let pixels = &images[row][3 * ((offset + y) * side + offset)..][..3 * size];
+            for (number, &pixel) in line.iter_mut().zip(pixels) {
+                *number = f32::from(pixel) / 255.0;
+            }
+        }
     });
     views.permute([0, 3, 1, 2])
 }

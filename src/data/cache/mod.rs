@@ -240,6 +240,20 @@ impl Pixels {
         failure.into_inner().map_or(Ok(tensor), Err)
     }
 
+    /// The square of a row, where squares lie in memory.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub(super) fn kept(&self, row: u32) -> &[u8] {
+        let square = self.side * self.side * 3;
+        &self.in_memory()[row as usize * square..][..square]
+    }
+
+    /// Whether squares lie in memory.
+    pub(super) fn is_in_memory(&self) -> bool {
+        matches!(self.backing, Backing::Memory(_))
+    }
+
     /// All squares, one behind the other, where they lie in memory.
     fn in_memory(&self) -> &[u8] {
         match &self.backing {

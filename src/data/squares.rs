@@ -1,0 +1,68 @@
+//! Squares of pixels on their way from the cache to a view.
+
+use std::sync::Arc;
+
+use tch::{Device, Kind, Tensor};
+
+use super::cache::Pixels;
+use crate::device::numbers;
+
+/// The squares of some images.
+#[derive(Debug)]
+pub enum Squares {
+    /// `[b, side, side, 3] u8`, contiguous, on any device.
+    Copied(Tensor),
+    /// These rows of a cache in memory, where it keeps them.
+    Kept { pixels: Arc<Pixels>, rows: Vec<u32> },
+}
+
+impl From<&Tensor> for Squares {
+    /// `[b, side, side, 3] u8`.
+    fn from(pixels: &Tensor) -> Self {
+        Self::Copied(pixels.contiguous())
+    }
+}
+
+impl Squares {
+    /// Side of the squares, in pixels.
+    pub fn side(&self) -> usize {
+        match self {
+            Self::Copied(pixels) => pixels.size()[1] as usize,
+            Self::Kept { pixels, .. } => pixels.side(),
+        }
+    }
+
+    /// The same on `device`. The copy to a CUDA device goes on while the program does: what is computed
+    /// there comes after it.
+    pub fn on(self, device: Device) -> Self {
+        match self {
+            Self::Copied(pixels) if pixels.device() != device => {
+                Self::Copied(pixels.to_device_(device, Kind::Uint8, true, false))
+            }
+            _ => self,
+        }
+    }
+
+    /// `count` of them, from `start` on.
+    pub fn narrow(&self, start: usize, count: usize) -> Self {
+        match self {
+            Self::Copied(pixels) => Self::Copied(pixels.narrow(0, start as i64, count as i64)),
+            Self::Kept { pixels, rows } => Self::Kept {
+                pixels: Arc::clone(pixels),
+                rows: rows[start..start + count].to_vec(),
+            },
+        }
+    }
+
+    /// Each of them, or the tensor that holds them on another device.
+    pub fn here(&self) -> Result<Vec<&[u8]>, &Tensor> {
+        match self {
+            Self::Copied(pixels) if pixels.device() != Device::Cpu => Err(pixels),
+            Self::Copied(pixels) => {
+                let square = 3 * self.side() * self.side();
+                Ok(numbers::<u8>(pixels).chunks_exact(square.max(1)).collect())
+            }
+            Self::Kept { pixels, rows } => Ok(rows.iter().map(|&row| pixels.kept(row)).collect()),
+        }
+    }
+}
