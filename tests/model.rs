@@ -12,6 +12,9 @@ use ssl_cluster::model::{
 };
 use tch::{Device, Kind, Tensor, nn};
 
+mod common;
+use common::noise;
+
 type Tensors = BTreeMap<String, Tensor>;
 
 fn fixture(name: &str) -> PathBuf {
@@ -39,23 +42,6 @@ fn close(a: f64, b: f64, tolerance: f64) -> bool {
 }
 
 // Weights by formula, as in make.py.
-
-fn fnv1a(name: &str) -> u32 {
-    name.bytes().fold(0x811c_9dc5, |digest, byte| {
-        (digest ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    })
-}
-
-fn noise(name: &str, count: usize) -> impl Iterator<Item = f64> {
-    let seed = fnv1a(name);
-    (0..count as u32).map(move |i| {
-        let mut x = i.wrapping_mul(0x9e37_79b1).wrapping_add(seed);
-        x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
-        x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
-        x ^= x >> 16;
-        f64::from(x >> 8) / 8_388_608. - 1.
-    })
-}
 
 fn filled(name: &str, shape: &[i64]) -> Tensor {
     let (scale, offset) = if shape.len() > 1 {

@@ -1,28 +1,18 @@
 //! Views against torchvision's (`tests/fixtures/make.py: make_views`), and the two ways of making
 //! them against each other.
 
+use ssl_cluster::data::augment::multi_crop::MultiCrop;
 use ssl_cluster::data::augment::{
     Augmentation, Crop, Operation, Recipe, ViewKey, cook, cook_batch,
 };
 use ssl_cluster::data::squares::Squares;
 use tch::{Kind, Tensor};
 
+use super::common::noise;
+
 /// Side of the fixture's image, and which of its numbers are kept.
 const SIDE: usize = 48;
 const STEP: usize = 31;
-
-fn noise(name: &str, count: usize) -> impl Iterator<Item = f64> {
-    let seed = name.bytes().fold(0x811c_9dc5_u32, |digest, byte| {
-        (digest ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
-    (0..count as u32).map(move |i| {
-        let mut x = i.wrapping_mul(0x9e37_79b1).wrapping_add(seed);
-        x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
-        x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
-        x ^= x >> 16;
-        f64::from(x >> 8) / 8_388_608. - 1.
-    })
-}
 
 /// The image of `make_views`: `[1, 48, 48, 3] u8`.
 fn image() -> Tensor {
@@ -144,4 +134,39 @@ fn both_ways_make_the_same_views() {
     let batch = cook_batch(&images, &recipes, 26);
     let off = (single - batch).abs().max().double_value(&[]);
     assert!(off < 5e-4, "{off}");
+}
+
+#[test]
+fn several_crops_are_views_of_their_own_numbers() {
+    let images = image().repeat([5, 1, 1, 1]);
+    let squares = Squares::from(&images);
+    let base = Augmentation {
+        size: 28,
+        crop_scale: [0.3, 1.0],
+        crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
+        flip: true,
+        jitter: None,
+        greyscale: 0.0,
+        blur: 0.0,
+        solarise: 0.0,
+    };
+    let key = ViewKey {
+        seed: 1,
+        seen: 10,
+        view: 4,
+    };
+    let crops = MultiCrop::swav(&base, 28);
+    let rows: Vec<u32> = (0..5).collect();
+    let views = crops.apply(&squares, &rows, key);
+    let sizes: Vec<i64> = views.iter().map(|view| view.size()[3]).collect();
+    assert_eq!(sizes, [28, 28, 12, 12, 12, 12, 12, 12]);
+    for (number, view) in views.iter().enumerate() {
+        let augmentation = &crops.0[usize::from(number >= 2)].augmentation;
+        let key = ViewKey {
+            view: key.view + number as u64,
+            ..key
+        };
+        assert_eq!(*view, augmentation.apply(&squares, &rows, key));
+        assert!(views[..number].iter().all(|other| other != view));
+    }
 }

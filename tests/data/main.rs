@@ -2,6 +2,8 @@
 
 mod augment;
 mod cache;
+#[path = "../common/mod.rs"]
+mod common;
 mod decode;
 mod images;
 mod sources;

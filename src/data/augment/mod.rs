@@ -11,6 +11,7 @@
 //! work on the whole batch ([`batch`]). Both give the same views, but for rounding.
 
 mod batch;
+pub mod multi_crop;
 mod single;
 
 use rand::Rng;
