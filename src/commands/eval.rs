@@ -21,7 +21,7 @@ use crate::data::loader::{batches, equal_lengths};
 use crate::data::source::ImageSet;
 use crate::error::usage;
 use crate::eval::knn::{KnnOptions, accuracy, classify};
-use crate::method::{self, Batch, Build, Context as MethodContext, Position, extract_size};
+use crate::method::{self, Batch, Build, Context as MethodContext, Position, Ready, extract_size};
 use crate::model::weights;
 use crate::monitor::{Monitor, Silent};
 use crate::profile::Profile;
@@ -283,7 +283,7 @@ fn pretext_accuracy(
         weights::load_into(&variables, &file.tensors, &run.model())?;
     }
     let cache = Cache::of_user(config.data.cache);
-    let data = Dataset::load(set, extractor.store, &cache, &Silent)?;
+    let data = Dataset::load(set, extractor.store, &cache, None, &Silent)?;
     let (monitor, profile): (&dyn Monitor, _) = (&Silent, Profile::off());
     let context = MethodContext {
         config,
@@ -292,6 +292,7 @@ fn pretext_accuracy(
         position: Position::default(),
         monitor,
         profile: &profile,
+        ready: &Ready::default(),
     };
     let (mut right, mut asked) = (0, 0);
     let order = (0..data.len() as u32).collect();

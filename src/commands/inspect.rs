@@ -81,7 +81,7 @@ pub fn run(args: cli::Inspect, ui: &Ui) -> Result<ExitStatus> {
     config.data.validate().map_err(usage)?;
 
     let started = Instant::now();
-    let data = load(set, &config, ui)?;
+    let data = load(set, &config, None, ui)?;
     let mut epochs = Vec::new();
     for epoch in 0..args.epochs {
         // The first decodes as well.

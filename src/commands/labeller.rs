@@ -1,5 +1,6 @@
 //! A trained run put together again: network and labelling rule.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -9,8 +10,8 @@ use crate::cli::Numbers;
 use crate::cluster::assigner::{Assigner, FeatureKind};
 use crate::config::Config;
 use crate::data::augment;
+use crate::data::cache::decoding::decode_ahead;
 use crate::data::cache::{Pixels, Read};
-use crate::data::loader::decode_ahead;
 use crate::data::source::{ImageSet, Skipped};
 use crate::data::squares::Squares;
 use crate::device::precision;
@@ -68,7 +69,7 @@ impl Extractor {
         let size = extract_size(self.size);
         let network = self.network.frozen();
         monitor.begin(Phase::Extract, "extracting", set.files.len() as u64);
-        let mut block = |read: Read, count: usize| -> Result<()> {
+        let mut block = |read: Read, rows: Range<usize>| -> Result<()> {
             if monitor.stopping() {
                 return Err(Interrupted.into());
             }
@@ -77,7 +78,7 @@ impl Extractor {
                 rows: read.kept.into_iter().map(|row| row as usize).collect(),
                 skipped: read.skipped,
             })?;
-            monitor.advance(count as u64);
+            monitor.advance(rows.len() as u64);
             Ok(())
         };
         let done = decode_ahead(set, self.store, size, &mut block);

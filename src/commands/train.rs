@@ -15,12 +15,12 @@ use crate::config::{
     ClusterSettings, Config, DataSettings, Inputs, ModelSettings, OutputSettings, RunInfo,
     Settings, TrainSettings,
 };
-use crate::data::cache::Cache;
+use crate::data::cache::{Cache, Watch};
 use crate::data::source::ImageSet;
 use crate::data::{DataError, Dataset, decode};
 use crate::device::{self, Precision, describe, precision};
 use crate::error::usage;
-use crate::method::{self, Build, METHODS, MethodEntry};
+use crate::method::{self, Ahead, Build, METHODS, MethodEntry, Ready};
 use crate::model;
 use crate::monitor::{Monitor, duration};
 use crate::profile::{Part, Profile};
@@ -95,9 +95,14 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
     }
     let run = RunDir::create(&out)?;
     let profile = profile_of(args, device);
-    let read = || read(set, &mut config, args.strict, ui);
-    let data = match profile.time(Part::Decode, read) {
-        Ok(data) => data,
+    // On a CPU decoding and the network would be in each other's way.
+    let first = (entry.first)(&config).filter(|_| device != Device::Cpu);
+    let before = config.clone();
+    let ahead =
+        first.map(|wanted| Ahead::new(&before, &network, &profile, set.files.len(), wanted));
+    let read = || read(set, &mut config, ahead, args.strict, ui);
+    let (data, ready) = match profile.time(Part::Decode, read) {
+        Ok(read) => read,
         Err(error) => {
             run.discard();
             return Err(error);
@@ -112,6 +117,7 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
         network,
         entry,
         profile,
+        ready,
     };
     fit(&training, false, ui)
 }
@@ -123,13 +129,24 @@ fn profile_of(args: &cli::Train, device: Device) -> Profile {
     }
 }
 
-/// Reads the images and checks that there are enough.
-fn read(set: ImageSet, config: &mut Config, strict: bool, ui: &Ui) -> Result<Dataset> {
-    let data = load(set, config, ui)?;
+/// Reads the images and checks that there are enough; `ahead` is given them meanwhile.
+fn read(
+    set: ImageSet,
+    config: &mut Config,
+    mut ahead: Option<Ahead>,
+    strict: bool,
+    ui: &Ui,
+) -> Result<(Dataset, Ready)> {
+    let mut see = ahead
+        .as_mut()
+        .map(|ahead| |pixels, rows| ahead.see(pixels, rows));
+    let watch = see.as_mut().map(|see| see as &mut Watch);
+    let data = load(set, config, watch, ui)?;
     report_skipped(&data.skipped, data.len() + data.skipped.len(), strict, ui)?;
     config.run.images = data.len();
     check(config)?;
-    Ok(data)
+    let ready = ahead.map_or_else(Ready::default, |ahead| ahead.finish(data.len()));
+    Ok((data, ready))
 }
 
 fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
@@ -152,7 +169,7 @@ fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
     device::set_threads(Some(args.machine.threads.unwrap_or(config.train.threads)));
     let set = images_of_run(&config)?;
     let profile = profile_of(args, device);
-    let data = profile.time(Part::Decode, || load(set, &config, ui))?;
+    let data = profile.time(Part::Decode, || load(set, &config, None, ui))?;
     report_skipped(
         &data.skipped,
         config.run.images + data.skipped.len(),
@@ -189,6 +206,7 @@ fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
         network,
         entry,
         profile,
+        ready: Ready::default(),
     };
     fit(&training, begun, ui)
 }
@@ -201,6 +219,7 @@ struct Training {
     network: model::network::Network,
     entry: &'static MethodEntry,
     profile: Profile,
+    ready: Ready,
 }
 
 /// Trains, from the run's checkpoint where `resume` says so, labels and reports.
@@ -212,6 +231,7 @@ fn fit(training: &Training, resume: bool, ui: &Ui) -> Result<ExitStatus> {
         network,
         entry,
         profile,
+        ready,
     } = training;
     let started = std::time::Instant::now();
     // Heads draw their weights after the backbone; their own seed keeps them the same whatever the
@@ -222,7 +242,7 @@ fn fit(training: &Training, resume: bool, ui: &Ui) -> Result<ExitStatus> {
         network,
         images: data.len(),
     })?;
-    let mut session = Session::new(config, data, network, method, run, ui, profile);
+    let mut session = Session::new(config, data, network, method, run, ui, profile, ready);
     if resume {
         session.restore()?;
         if session.finished() && run.clustering().is_file() {
@@ -306,11 +326,17 @@ fn tell_profile(profile: &Profile, training: f64, ui: &Ui) {
 }
 
 /// Decodes the images as the options say.
-pub(super) fn load(set: ImageSet, config: &Config, ui: &Ui) -> Result<Dataset> {
+pub(super) fn load(
+    set: ImageSet,
+    config: &Config,
+    watch: Option<&mut Watch>,
+    ui: &Ui,
+) -> Result<Dataset> {
     let data = Dataset::load(
         set,
         config.data.store,
         &Cache::of_user(config.data.cache),
+        watch,
         ui,
     )
     .map_err(|error| match error {

@@ -6,10 +6,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use tch::Device;
 
-use super::cache::{Pixels, Read};
-use super::source::ImageSet;
+use super::cache::Pixels;
 use super::squares::Squares;
-use crate::monitor::{Interrupted, Silent};
 
 /// Batches that wait ready.
 const PREFETCH: usize = 2;
@@ -25,7 +23,10 @@ pub struct PixelBatch {
 
 impl PixelBatch {
     /// The images `rows`, bound for `device`.
-    fn new(pixels: &Arc<Pixels>, rows: &[u32], device: Device) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// A file that cannot be read any more.
+    pub fn new(pixels: &Arc<Pixels>, rows: &[u32], device: Device) -> io::Result<Self> {
         let squares = if device == Device::Cpu && pixels.is_in_memory() {
             Squares::Kept {
                 pixels: Arc::clone(pixels),
@@ -87,41 +88,6 @@ impl Iterator for Batches {
         let lost = |_| Err(io::Error::other("the thread that prepares batches died"));
         Some(self.receiver.recv().unwrap_or_else(lost))
     }
-}
-
-/// Decodes `set` to squares of `side` pixels in blocks of `size` images, each while `take` works on
-/// the one before. `take` is also given the number of images that the block was made from.
-///
-/// # Errors
-/// Those of `take`, which end the work.
-pub fn decode_ahead<E>(
-    set: &ImageSet,
-    side: usize,
-    size: usize,
-    take: &mut dyn FnMut(Read, usize) -> Result<(), E>,
-) -> Result<(), E>
-where
-    E: From<Interrupted>,
-{
-    std::thread::scope(|scope| {
-        let (sender, receiver) = sync_channel(1);
-        let all = set.files.len();
-        scope.spawn(move || {
-            for start in (0..all).step_by(size) {
-                let rows = start..(start + size).min(all);
-                let count = rows.len();
-                let block = Pixels::decode(set, rows, side, &Silent);
-                if sender.send((block, count)).is_err() {
-                    break;
-                }
-            }
-        });
-        for (block, count) in receiver {
-            take(block?, count)?;
-        }
-        // Had the thread died, the scope would hand its panic on.
-        Ok(())
-    })
 }
 
 /// `count` images in batches of `size`; the last may be smaller.

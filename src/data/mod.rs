@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::monitor::{Interrupted, Monitor, Phase};
-use cache::{Cache, Pixels, Read};
+use cache::{Cache, Pixels, Read, Watch};
 use source::{ImageSet, Skipped};
 
 /// Images at the working size, with their names and, where folders tell, their classes.
@@ -53,16 +53,18 @@ pub enum DataError {
 
 impl Dataset {
     /// Decodes every image of `set` to squares of `side` pixels, or finds them decoded. What cannot be
-    /// read is left out and listed in `skipped`.
+    /// read is left out and listed in `skipped`. What is decoded is shown to `watch`, while decoding goes
+    /// on.
     pub fn load(
         set: ImageSet,
         side: usize,
         cache: &Cache,
+        watch: Option<&mut Watch>,
         monitor: &dyn Monitor,
     ) -> Result<Self, DataError> {
         let set = Arc::new(set);
         monitor.begin(Phase::Read, "reading images", set.files.len() as u64);
-        let read = Pixels::open(&set, side, cache, monitor);
+        let read = Pixels::open(&set, side, cache, watch, monitor);
         monitor.end();
         let Read {
             pixels,

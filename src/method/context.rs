@@ -4,20 +4,17 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+use super::extraction::{Extraction, Ready, Wanted};
 use crate::cluster::assigner::FeatureKind;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::augment::{self, Augmentation, ViewKey};
 use crate::data::loader::{PixelBatch, batches, equal_lengths};
-use crate::data::scratch;
 use crate::data::squares::Squares;
-use crate::model::network::{Frozen, Network};
+use crate::model::network::Network;
 use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::profile::{Part, Profile};
 use crate::random::{Purpose, key};
-
-/// Pixels of one channel in a batch for extraction: see [`extract_size`].
-const EXTRACT_PIXELS: usize = 1 << 20;
 
 /// The place in a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +45,7 @@ pub struct Context<'a> {
     pub position: Position,
     pub monitor: &'a dyn Monitor,
     pub profile: &'a Profile,
+    pub ready: &'a Ready,
 }
 
 /// Some images on the device.
@@ -68,6 +66,19 @@ impl Batch {
             index: Tensor::from_slice(&index).to_device(network.device()),
             rows: batch.rows,
         }
+    }
+
+    /// Random views `[b, 3, size, size] f32` in 0..1.
+    pub(super) fn augmented(&self, config: &Config, profile: &Profile, key: ViewKey) -> Tensor {
+        let augmentation = Augmentation::of(&config.data);
+        let apply = || augmentation.apply(&self.squares, &self.rows, key);
+        profile.time(Part::Augment, || tch::no_grad(apply))
+    }
+
+    /// The unchanged centres `[b, 3, size, size] f32` in 0..1.
+    pub(super) fn plain(&self, config: &Config, profile: &Profile) -> Tensor {
+        let centre = || augment::centre(&self.squares, config.data.size as i64);
+        profile.time(Part::Augment, || tch::no_grad(centre))
     }
 
     /// The same images in `count` parts, or fewer where a part would be smaller than two images.
@@ -115,26 +126,12 @@ impl Context<'_> {
     }
 
     fn augmented(&self, batch: &Batch, key: ViewKey) -> Tensor {
-        let augmentation = Augmentation::of(&self.config.data);
-        let apply = || augmentation.apply(&batch.squares, &batch.rows, key);
-        self.profile.time(Part::Augment, || tch::no_grad(apply))
-    }
-
-    /// A random view for a label step, apart from those that are trained on.
-    fn extraction_view(&self, batch: &Batch) -> Tensor {
-        let seen = batch.rows.first().map_or(0, |&row| u64::from(row));
-        let key = ViewKey {
-            seed: self.step_seed(Purpose::Augmentation),
-            seen,
-            view: 0,
-        };
-        self.augmented(batch, key)
+        batch.augmented(self.config, self.profile, key)
     }
 
     /// The unchanged centre of a batch's images: `[b, 3, size, size] f32` in 0..1.
     pub fn plain(&self, batch: &Batch) -> Tensor {
-        let centre = || augment::centre(&batch.squares, self.config.data.size as i64);
-        self.profile.time(Part::Augment, || tch::no_grad(centre))
+        batch.plain(self.config, self.profile)
     }
 
     /// Features `[n, d] f32` of all images in evaluation mode, on the network's device.
@@ -142,61 +139,36 @@ impl Context<'_> {
     /// # Errors
     /// [`Interrupted`] when the user asks to stop.
     pub fn features(&self, kind: FeatureKind, view: View) -> Result<Tensor> {
+        if let Some(features) = self.ready.take(self.position, Wanted { kind, view }) {
+            return Ok(features);
+        }
         self.features_of(kind, view, (0..self.data.len() as u32).collect())
     }
 
     /// The same of the images `rows` alone, in their order; there is at least one.
     pub fn features_of(&self, kind: FeatureKind, view: View, rows: Vec<u32>) -> Result<Tensor> {
         let n = rows.len();
-        let shape = [n as i64, self.network.dim()];
-        let features = scratch::room(shape, self.network.device());
-        let mut done = 0;
+        let extraction = Extraction::new(
+            self.config,
+            self.network,
+            self.profile,
+            self.position,
+            Wanted { kind, view },
+        );
+        let mut features = extraction.room(n);
         self.monitor
             .begin(Phase::Extract, "extracting features", n as u64);
-        let size = extract_size(self.config.data.size);
-        let frozen = self.network.frozen();
-        let device = self.network.device();
-        let mut served = batches(&self.data.pixels, rows, equal_lengths(n, size), device);
+        let lengths = equal_lengths(n, extraction.size());
+        let mut served = batches(&self.data.pixels, rows, lengths, self.network.device());
         while let Some(batch) = self.profile.time(Part::Wait, || served.next()) {
             if self.monitor.stopping() {
                 self.monitor.end();
                 return Err(Interrupted.into());
             }
-            let batch = batch?;
-            let batch = self
-                .profile
-                .time(Part::Copy, || Batch::new(batch, self.network));
-            let count = batch.rows.len();
-            let images = match view {
-                View::Plain => self.plain(&batch),
-                View::Augmented => self.extraction_view(&batch),
-            };
-            let extract = || extract(&frozen, &images, size, kind);
-            let extracted = self.profile.time(Part::Extract, extract);
-            features.narrow(0, done, count as i64).copy_(&extracted);
-            done += count as i64;
+            let count = extraction.append(batch?, &mut features);
             self.monitor.advance(count as u64);
         }
         self.monitor.end();
-        Ok(features)
+        Ok(features.all())
     }
-}
-
-/// Images in a batch for extraction at an input of `size` pixels.
-pub fn extract_size(size: usize) -> usize {
-    (EXTRACT_PIXELS / (size * size)).clamp(16, 512)
-}
-
-/// Features `[b, d] f32` of images `[b, 3, s, s]` in 0..1. The batch is filled up to `size` images, so
-/// that an image's features do not depend on how many come with it: libtorch may choose another
-/// kernel for another shape, and labels must be the same in `train` and `assign`.
-pub fn extract(network: &Frozen, images: &Tensor, size: usize, kind: FeatureKind) -> Tensor {
-    let count = images.size()[0];
-    let missing = (size as i64 - count).max(0);
-    let filled = images.constant_pad_nd([0, 0, 0, 0, 0, 0, 0, missing]);
-    let features = match kind {
-        FeatureKind::Hidden => network.hidden(&filled),
-        FeatureKind::Activation => network.activation(&filled),
-    };
-    features.narrow(0, 0, count).copy()
 }

@@ -10,7 +10,7 @@ use tch::{Kind, Reduction, Tensor, nn};
 
 use super::{
     Batch, Build, Context, FeatureSource, FeaturesFrom, LabelStep, Labelling, Loss, Method,
-    MethodEntry, Module, State, View, cluster_features, group_features, label_by_clusters,
+    MethodEntry, Module, State, View, Wanted, cluster_features, group_features, label_by_clusters,
     label_by_groups, option_table, parse_options,
 };
 use crate::cluster::Empty;
@@ -29,6 +29,12 @@ pub const ENTRY: MethodEntry = MethodEntry {
     help: "k-means on the features gives the labels that the network then learns to predict",
     paper: "Caron et al., Deep Clustering for Unsupervised Learning of Visual Features, ECCV 2018, https://arxiv.org/abs/1807.05520",
     preset: |_| Settings::default(),
+    first: |_| {
+        Some(Wanted {
+            kind: FeatureKind::Hidden,
+            view: View::Plain,
+        })
+    },
     options: option_table::<Options>,
     option_help: &[
         (

@@ -9,6 +9,7 @@
 mod bank;
 mod context;
 mod deepcluster;
+mod extraction;
 mod features;
 mod rotation;
 mod sela;
@@ -29,7 +30,8 @@ use crate::model::network::Network;
 use crate::record::LabelStepRecord;
 
 pub use bank::{FeatureSource, FeaturesFrom};
-pub use context::{Batch, Context, Position, View, extract, extract_size};
+pub use context::{Batch, Context, Position, View};
+pub use extraction::{Ahead, Ready, Wanted, extract, extract_size};
 pub use features::{cluster_features, group_features, label_by_clusters, label_by_groups};
 
 /// A way to learn without labels. Everything random comes from the context's seed and position, so
@@ -160,6 +162,9 @@ pub struct MethodEntry {
     pub paper: &'static str,
     /// Defaults that differ from the program's, for such images on such a device.
     pub preset: fn(&Facts) -> Settings,
+    /// What the first label step begins with, where it comes before the first batch: features that can be
+    /// extracted while images are decoded.
+    pub first: fn(&Config) -> Option<Wanted>,
     /// The method's own options (`--set key=value`, `[method]` of the TOML) with their defaults.
     pub options: fn() -> toml::Table,
     /// What each of them means, with its values.

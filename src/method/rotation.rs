@@ -21,6 +21,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
     name: "rotation",
     help: "predicts how an image was turned (0, 90, 180 or 270 degrees); labels by k-means at the end",
     paper: "Gidaris et al., Unsupervised Representation Learning by Predicting Image Rotations, ICLR 2018, https://arxiv.org/abs/1803.07728",
+    first: |_| None,
     preset: |_| Settings {
         data: DataSettings {
             crop_scale: Some([0.8, 1.0]),

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor, nn};
 
 use super::{
     Batch, Build, Context, FeatureSource, FeaturesFrom, LabelStep, Labelling, Loss, Method,
-    MethodEntry, Module, State, View, option_table, parse_options,
+    MethodEntry, Module, State, View, Wanted, option_table, parse_options,
 };
 use crate::cluster::assigner::{Assigner, FeatureKind};
 use crate::cluster::sinkhorn::{self, Linear, Scores, SinkhornOptions, Solver, Transport};
@@ -32,6 +32,12 @@ pub const ENTRY: MethodEntry = MethodEntry {
     help: "equally large clusters by optimal transport (Sinkhorn-Knopp), with one or several heads",
     paper: "Asano et al., Self-labelling via simultaneous clustering and representation learning, ICLR 2020, https://arxiv.org/abs/1911.05371",
     preset,
+    first: |config| {
+        Options::parse(&config.method).ok().map(|options| Wanted {
+            kind: FeatureKind::Activation,
+            view: options.view(),
+        })
+    },
     options: option_table::<Options>,
     option_help: &[
         ("heads", "labelings that are learned at once"),
@@ -213,6 +219,16 @@ impl Options {
     }
 }
 
+impl Options {
+    /// The images that a label step looks at.
+    fn view(&self) -> View {
+        match self.gather {
+            Gather::Augmented => View::Augmented,
+            Gather::Plain => View::Plain,
+        }
+    }
+}
+
 struct Sela {
     options: Options,
     store: nn::VarStore,
@@ -370,10 +386,7 @@ impl Method for Sela {
     }
 
     fn label_step(&mut self, context: &Context) -> Result<LabelStep> {
-        let view = match self.options.gather {
-            Gather::Augmented => View::Augmented,
-            Gather::Plain => View::Plain,
-        };
+        let view = self.options.view();
         let features = self
             .features
             .features(context, FeatureKind::Activation, view)?;

@@ -51,7 +51,7 @@ fn every_cache_gives_the_same_images_and_the_one_on_disk_is_found_again() {
             choice,
             directory: Some(cache.path().into()),
         };
-        Pixels::open(set, side, &cache, &Silent).unwrap()
+        Pixels::open(set, side, &cache, None, &Silent).unwrap()
     };
     let open = |set: &Arc<ImageSet>, choice| open_at(set, SIDE, choice);
     let set = images(folder.path());
@@ -111,7 +111,7 @@ fn an_image_that_vanishes_is_named_and_ends_the_batches() {
         choice: CacheChoice::Off,
         directory: None,
     };
-    let read = Pixels::open(&images(folder.path()), SIDE, &off, &Silent).unwrap();
+    let read = Pixels::open(&images(folder.path()), SIDE, &off, None, &Silent).unwrap();
     std::fs::remove_file(folder.path().join("7.png")).unwrap();
     let pixels = Arc::new(read.pixels);
     let served: Vec<_> = batches(&pixels, (0..8).collect(), vec![4, 4], tch::Device::Cpu).collect();

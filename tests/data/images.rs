@@ -7,6 +7,7 @@ use image::{DynamicImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use proptest::prelude::*;
 use ssl_cluster::data::augment::{Augmentation, ViewKey, centre};
 use ssl_cluster::data::cache::Pixels;
+use ssl_cluster::data::cache::decoding::decode as decode_block;
 use ssl_cluster::data::decode::{self, DecodeError};
 use ssl_cluster::data::loader::{batches, equal_lengths, training_lengths};
 use ssl_cluster::data::resize::centre_square;
@@ -171,7 +172,7 @@ fn pixels(count: usize, side: usize) -> (Arc<Pixels>, Tensor) {
         );
     }
     let set = ImageSet::find(folder.path()).unwrap();
-    let read = Pixels::decode(&set, 0..count, side, &Silent).unwrap();
+    let read = decode_block(&set, 0..count, side);
     assert_eq!((read.kept.len(), read.skipped.len()), (count, 0));
     let rows: Vec<u32> = (0..count as u32).collect();
     let all = read.pixels.gather(&rows).unwrap();

@@ -1,6 +1,8 @@
 //! Decoded pixels at the working size: in memory while they fit a share of it, else in a file of the
 //! cache directory ([`store`]), or nowhere, and then decoded anew for each batch.
 
+pub mod decoding;
+mod groups;
 pub mod store;
 
 use std::fs::File;
@@ -8,22 +10,25 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use tch::Tensor;
 
 use super::DataError;
-use super::decode::{self, DecodeError};
 use super::source::{ImageSet, Skipped};
 use crate::config::CacheChoice;
 use crate::device;
-use crate::monitor::{Interrupted, Monitor, Silent};
+use crate::monitor::Monitor;
+use decoding::{by_groups, decode_row};
+use groups::Groups;
 use store::Store;
 
 /// The share of the available memory that pixels may take.
 const MEMORY_SHARE: f64 = 0.4;
-/// Images decoded between two looks at Ctrl-C and the progress bar.
-const GROUP: usize = 256;
+
+/// Is shown images as they are decoded: the squares of some, and which of the images that can be read they
+/// are.
+pub type Watch<'a> = dyn FnMut(Pixels, Range<u32>) + 'a;
 
 /// Where decoded pixels are kept, and in which directory where that is the disk.
 #[derive(Debug, Clone)]
@@ -53,7 +58,7 @@ pub struct Pixels {
 
 #[derive(Debug)]
 enum Backing {
-    Memory(Vec<u8>),
+    Memory(Groups),
     /// One square behind the other, from the start. Read, not mapped: the system's page cache serves
     /// both alike, and a file cut short is an error here and would be the end of the program there.
     File(File),
@@ -75,19 +80,42 @@ pub struct Read {
     pub lasting: bool,
 }
 
+impl Read {
+    fn nothing(side: usize) -> Self {
+        Self {
+            pixels: Pixels {
+                side,
+                count: 0,
+                backing: Backing::Memory(Groups::new(side * side * 3)),
+            },
+            kept: Vec::new(),
+            skipped: Vec::new(),
+            lasting: true,
+        }
+    }
+
+    /// Takes over which images of the next group could be read, not their pixels.
+    fn append(&mut self, group: &Self) {
+        self.kept.extend(&group.kept);
+        self.skipped.extend(group.skipped.iter().cloned());
+        self.lasting &= group.lasting;
+    }
+}
+
 impl Pixels {
-    /// Decodes all of `set`, in parallel, or finds it decoded; the result does not depend on the
-    /// number of threads.
+    /// Decodes all of `set`, in parallel, or finds it decoded (then `watch` sees nothing); the result
+    /// does not depend on the number of threads.
     pub fn open(
         set: &Arc<ImageSet>,
         side: usize,
         cache: &Cache,
+        watch: Option<&mut Watch>,
         monitor: &dyn Monitor,
     ) -> Result<Read, DataError> {
         let bytes = (side * side * 3) as f64 * set.files.len() as f64;
         let budget = device::available_memory().map_or(4e9, |memory| memory as f64 * MEMORY_SHARE);
         match cache.choice {
-            CacheChoice::Off => return Self::none(set, side, monitor),
+            CacheChoice::Off => return Self::none(set, side, watch, monitor),
             CacheChoice::Auto if bytes > budget => monitor.note(&format!(
                 "the decoded images take {:.1} GB, kept on disk (memory holds {:.1} GB)",
                 bytes / 1e9,
@@ -95,8 +123,7 @@ impl Pixels {
             )),
             CacheChoice::Disk => {}
             CacheChoice::Auto | CacheChoice::Ram => {
-                let all = 0..set.files.len();
-                return Ok(Self::decode(set, all, side, monitor)?);
+                return Self::in_ram(set, side, watch, monitor);
             }
         }
         let store = Store::new(set, side, cache.directory.as_deref())?;
@@ -107,106 +134,54 @@ impl Pixels {
             ));
             return Ok(read);
         }
-        store.fill(set, side, monitor)
+        store.fill(set, side, watch, monitor)
     }
 
-    /// Decodes some rows of `set` into memory.
-    ///
-    /// # Errors
-    /// [`Interrupted`] when the user asks to stop.
-    pub fn decode(
+    /// Keeps all in memory.
+    fn in_ram(
         set: &ImageSet,
-        rows: Range<usize>,
         side: usize,
+        watch: Option<&mut Watch>,
         monitor: &dyn Monitor,
-    ) -> Result<Read, Interrupted> {
-        let square = side * side * 3;
-        let mut pixels = Vec::with_capacity(rows.len() * square);
-        let (mut kept, mut skipped, mut lasting) = (Vec::new(), Vec::new(), true);
-        for start in rows.clone().step_by(GROUP) {
-            if monitor.stopping() {
-                return Err(Interrupted);
+    ) -> Result<Read, DataError> {
+        let mut all = Groups::new(side * side * 3);
+        let mut read = Read::nothing(side);
+        by_groups(set, side, watch, monitor, &mut |_, group| {
+            if let Backing::Memory(groups) = &group.pixels.backing {
+                all.append(groups);
             }
-            let group = start..(start + GROUP).min(rows.end);
-            let before = pixels.len();
-            let failures = append_group(set, group.clone(), side, &mut pixels);
-            // What follows an image that cannot be read moves up.
-            let mut failed = failures.into_iter().peekable();
-            let mut to = before;
-            for row in group.clone() {
-                match failed.next_if(|failure| failure.0 == row) {
-                    Some((_, error)) => {
-                        lasting &= !matches!(error, DecodeError::Io(_));
-                        skipped.push(skip(set, row, &error));
-                    }
-                    None => {
-                        let from = before + (row - start) * square;
-                        if from != to {
-                            pixels.copy_within(from..from + square, to);
-                        }
-                        to += square;
-                        kept.push(row as u32);
-                    }
-                }
-            }
-            pixels.truncate(to);
-            monitor.advance(group.len() as u64);
-        }
-        let pixels = Self {
+            read.append(group);
+            Ok(())
+        })?;
+        read.pixels = Self {
             side,
-            count: kept.len(),
-            backing: Backing::Memory(pixels),
+            count: all.count(),
+            backing: Backing::Memory(all),
         };
-        Ok(Read {
-            pixels,
-            kept,
-            skipped,
-            lasting,
-        })
+        Ok(read)
     }
 
     /// Keeps nothing, but finds out what can be read.
-    fn none(set: &Arc<ImageSet>, side: usize, monitor: &dyn Monitor) -> Result<Read, DataError> {
-        let (mut kept, mut skipped) = (Vec::new(), Vec::new());
-        Self::by_groups(set, side, monitor, &mut |_, read| {
-            kept.extend(read.kept);
-            skipped.extend(read.skipped);
+    fn none(
+        set: &Arc<ImageSet>,
+        side: usize,
+        watch: Option<&mut Watch>,
+        monitor: &dyn Monitor,
+    ) -> Result<Read, DataError> {
+        let mut read = Read::nothing(side);
+        by_groups(set, side, watch, monitor, &mut |_, group| {
+            read.append(group);
             Ok(())
         })?;
-        let pixels = Self {
+        read.pixels = Self {
             side,
-            count: kept.len(),
+            count: read.kept.len(),
             backing: Backing::Images {
                 set: Arc::clone(set),
-                rows: kept.clone(),
+                rows: read.kept.clone(),
             },
         };
-        Ok(Read {
-            pixels,
-            kept,
-            skipped,
-            lasting: true,
-        })
-    }
-
-    /// Decodes all of `set` without keeping it: `take` is given each group of rows and what came of it.
-    fn by_groups(
-        set: &ImageSet,
-        side: usize,
-        monitor: &dyn Monitor,
-        take: &mut dyn FnMut(Range<usize>, Read) -> Result<(), DataError>,
-    ) -> Result<(), DataError> {
-        let all = set.files.len();
-        for start in (0..all).step_by(GROUP) {
-            if monitor.stopping() {
-                return Err(Interrupted.into());
-            }
-            let group = start..(start + GROUP).min(all);
-            let count = group.len();
-            take(group.clone(), Self::decode(set, group, side, &Silent)?)?;
-            monitor.advance(count as u64);
-        }
-        Ok(())
+        Ok(read)
     }
 
     /// Side of the squares, in pixels.
@@ -245,8 +220,10 @@ impl Pixels {
     /// # Panics
     /// If they do not.
     pub(super) fn kept(&self, row: u32) -> &[u8] {
-        let square = self.side * self.side * 3;
-        &self.in_memory()[row as usize * square..][..square]
+        match &self.backing {
+            Backing::Memory(groups) => groups.square(row as usize),
+            Backing::File(_) | Backing::Images { .. } => panic!("no square is kept in memory"),
+        }
     }
 
     /// Whether squares lie in memory.
@@ -254,22 +231,22 @@ impl Pixels {
         matches!(self.backing, Backing::Memory(_))
     }
 
-    /// All squares, one behind the other, where they lie in memory.
-    fn in_memory(&self) -> &[u8] {
-        match &self.backing {
-            Backing::Memory(all) => all,
-            Backing::File(_) | Backing::Images { .. } => &[],
-        }
+    /// All squares in their order, one behind the other in each part, where they lie in memory.
+    fn in_memory(&self) -> impl Iterator<Item = &[u8]> {
+        let groups = match &self.backing {
+            Backing::Memory(groups) => Some(groups.groups()),
+            Backing::File(_) | Backing::Images { .. } => None,
+        };
+        groups.into_iter().flatten()
     }
 
     fn read(&self, row: usize, square: &mut [u8]) -> io::Result<()> {
-        let offset = row * square.len();
         match &self.backing {
-            Backing::Memory(all) => {
-                square.copy_from_slice(&all[offset..offset + square.len()]);
+            Backing::Memory(groups) => {
+                square.copy_from_slice(groups.square(row));
                 Ok(())
             }
-            Backing::File(file) => file.read_exact_at(square, offset as u64),
+            Backing::File(file) => file.read_exact_at(square, (row * square.len()) as u64),
             Backing::Images { set, rows } => {
                 let row = rows[row] as usize;
                 decode_row(set, row, self.side, square).map_err(|reason| {
@@ -280,45 +257,5 @@ impl Pixels {
                 })
             }
         }
-    }
-}
-
-/// Decodes `group` and appends its squares; gives the rows that cannot be read, in order, with the reasons.
-fn append_group(
-    set: &ImageSet,
-    group: Range<usize>,
-    side: usize,
-    squares: &mut Vec<u8>,
-) -> Vec<(usize, DecodeError)> {
-    let failures = Mutex::new(Vec::new());
-    device::append_rows(squares, group.len(), side * side * 3, |at, square| {
-        let row = group.start + at;
-        if let Err(error) = decode_row(set, row, side, square) {
-            let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
-            failures.push((row, error));
-        }
-    });
-    let mut failures = failures
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    failures.sort_unstable_by_key(|(row, _)| *row);
-    failures
-}
-
-fn decode_row(
-    set: &ImageSet,
-    row: usize,
-    side: usize,
-    square: &mut [u8],
-) -> Result<(), DecodeError> {
-    decode::square_into(&set.bytes(row)?, side as u32, square)
-}
-
-fn skip(set: &ImageSet, row: usize, error: &DecodeError) -> Skipped {
-    // Decoders' messages end in line breaks now and then.
-    let text = error.to_string();
-    Skipped {
-        path: set.files[row].name.to_string(),
-        reason: text.split_whitespace().collect::<Vec<_>>().join(" "),
     }
 }

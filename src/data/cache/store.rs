@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::{Backing, Pixels, Read};
+use super::decoding::by_groups;
+use super::{Backing, Pixels, Read, Watch};
 use crate::data::DataError;
 use crate::data::source::{ImageSet, Skipped};
 use crate::monitor::Monitor;
@@ -122,6 +123,7 @@ impl Store {
         &self,
         set: &ImageSet,
         side: usize,
+        watch: Option<&mut Watch>,
         monitor: &dyn Monitor,
     ) -> Result<Read, DataError> {
         let failed = |error: io::Error| DataError::Cache {
@@ -136,12 +138,15 @@ impl Store {
             .map_err(failed)?;
         let images = set.files.len();
         let (mut skipped, mut lasting) = (Vec::new(), true);
-        Pixels::by_groups(set, side, monitor, &mut |group, read| {
+        by_groups(set, side, watch, monitor, &mut |group, read| {
             lasting &= read.lasting;
-            file.write_all(read.pixels.in_memory()).map_err(failed)?;
-            let mut kept = read.kept.into_iter().peekable();
+            for squares in read.pixels.in_memory() {
+                file.write_all(squares).map_err(failed)?;
+            }
+            let mut kept = read.kept.iter().copied().peekable();
             let failures = group.filter(|&row| kept.next_if_eq(&(row as u32)).is_none());
-            skipped.extend(failures.map(|row| row as u32).zip(read.skipped));
+            let reasons = read.skipped.iter().cloned();
+            skipped.extend(failures.map(|row| row as u32).zip(reasons));
             Ok(())
         })?;
         finish(&mut file, &Trailer { images, skipped }).map_err(failed)?;

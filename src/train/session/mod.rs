@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::loader::{Batches, PixelBatch, batches, training_lengths};
 use crate::labels::LabelRecord;
-use crate::method::{BACKBONE, Context, LabelStep, Method, Position};
+use crate::method::{BACKBONE, Context, LabelStep, Method, Position, Ready};
 use crate::model::network::Network;
 use crate::model::weights;
 use crate::monitor::{Interrupted, Monitor, Phase};
@@ -33,6 +33,7 @@ struct Stage<'a> {
     network: &'a Network,
     monitor: &'a dyn Monitor,
     profile: &'a Profile,
+    ready: &'a Ready,
 }
 
 impl<'a> Stage<'a> {
@@ -43,6 +44,7 @@ impl<'a> Stage<'a> {
             network,
             monitor,
             profile,
+            ready,
         } = self;
         Context {
             config,
@@ -51,6 +53,7 @@ impl<'a> Stage<'a> {
             position,
             monitor,
             profile,
+            ready,
         }
     }
 }
@@ -89,6 +92,7 @@ impl<'a> Session<'a> {
         run: &'a RunDir,
         monitor: &'a dyn Monitor,
         profile: &'a Profile,
+        ready: &'a Ready,
     ) -> Self {
         let mut optimiser = Sgd::new(config.train.weight_decay);
         optimiser.add(BACKBONE, &network.store, config.train.momentum);
@@ -103,6 +107,7 @@ impl<'a> Session<'a> {
                 network,
                 monitor,
                 profile,
+                ready,
             },
             method,
             optimiser,

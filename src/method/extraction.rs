@@ -1,0 +1,196 @@
+//! A pass of all images through the network as it is, for the features of a label step; the first one
+//! while the images are still being decoded.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tch::Tensor;
+
+use super::{Batch, Position, View};
+use crate::cluster::assigner::FeatureKind;
+use crate::config::Config;
+use crate::data::augment::ViewKey;
+use crate::data::cache::Pixels;
+use crate::data::loader::{PixelBatch, equal_lengths};
+use crate::data::scratch;
+use crate::model::network::{Frozen, Network};
+use crate::profile::{Part, Profile};
+use crate::random::{Purpose, key};
+
+/// Pixels of one channel in a batch for extraction: see [`extract_size`].
+const EXTRACT_PIXELS: usize = 1 << 20;
+
+/// Which features of which view of the images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    pub kind: FeatureKind,
+    pub view: View,
+}
+
+/// A pass through the network.
+#[derive(Debug)]
+pub struct Extraction<'a> {
+    config: &'a Config,
+    network: &'a Network,
+    profile: &'a Profile,
+    wanted: Wanted,
+    /// Of random views: apart from those that are trained on.
+    seed: u64,
+    frozen: Frozen,
+}
+
+impl<'a> Extraction<'a> {
+    /// A pass at this place of a run, through `network` as it is now.
+    pub fn new(
+        config: &'a Config,
+        network: &'a Network,
+        profile: &'a Profile,
+        position: Position,
+        wanted: Wanted,
+    ) -> Self {
+        let purpose = Purpose::Augmentation;
+        Self {
+            config,
+            network,
+            profile,
+            wanted,
+            seed: key(config.train.seed, purpose, position.label_steps, 0),
+            frozen: network.frozen(),
+        }
+    }
+
+    /// Images of a batch.
+    pub fn size(&self) -> usize {
+        extract_size(self.config.data.size)
+    }
+
+    /// Room for the features of `n` images.
+    pub fn room(&self, n: usize) -> Features {
+        let shape = [n as i64, self.network.dim()];
+        Features {
+            rows: scratch::room(shape, self.network.device()),
+            count: 0,
+        }
+    }
+
+    /// Puts the features of a batch behind the others; returns how many images there were.
+    pub fn append(&self, batch: PixelBatch, features: &mut Features) -> usize {
+        let batch = self
+            .profile
+            .time(Part::Copy, || Batch::new(batch, self.network));
+        let images = match self.wanted.view {
+            View::Plain => batch.plain(self.config, self.profile),
+            View::Augmented => {
+                let seen = batch.rows.first().map_or(0, |&row| u64::from(row));
+                let key = ViewKey {
+                    seed: self.seed,
+                    seen,
+                    view: 0,
+                };
+                batch.augmented(self.config, self.profile, key)
+            }
+        };
+        let extract = || extract(&self.frozen, &images, self.size(), self.wanted.kind);
+        let extracted = self.profile.time(Part::Extract, extract);
+        let count = batch.rows.len();
+        let mut place = features.rows.narrow(0, features.count as i64, count as i64);
+        place.copy_(&extracted);
+        features.count += count;
+        count
+    }
+}
+
+/// Features of the images that a pass has come to.
+#[derive(Debug)]
+pub struct Features {
+    /// `[n, d] f32`
+    rows: Tensor,
+    count: usize,
+}
+
+impl Features {
+    /// Those that are there.
+    pub fn all(&self) -> Tensor {
+        self.rows.narrow(0, 0, self.count as i64)
+    }
+}
+
+/// The first pass, made while images are decoded.
+#[derive(Debug)]
+pub struct Ahead<'a> {
+    extraction: Extraction<'a>,
+    features: Features,
+}
+
+impl<'a> Ahead<'a> {
+    /// A pass over up to `images` images at the beginning of a run.
+    pub fn new(
+        config: &'a Config,
+        network: &'a Network,
+        profile: &'a Profile,
+        images: usize,
+        wanted: Wanted,
+    ) -> Self {
+        let extraction = Extraction::new(config, network, profile, Position::default(), wanted);
+        Self {
+            features: extraction.room(images),
+            extraction,
+        }
+    }
+
+    /// Takes the next images, whose numbers are `rows`.
+    pub fn see(&mut self, pixels: Pixels, rows: Range<u32>) {
+        let pixels = Arc::new(pixels);
+        let device = self.extraction.network.device();
+        let mut first = 0;
+        for length in equal_lengths(rows.len(), self.extraction.size()) {
+            let places: Vec<u32> = (first..first + length as u32).collect();
+            first += length as u32;
+            // What cannot be had now leaves a gap, for which the pass is made again.
+            let Ok(mut batch) = PixelBatch::new(&pixels, &places, device) else {
+                continue;
+            };
+            batch.rows.iter_mut().for_each(|row| *row += rows.start);
+            self.extraction.append(batch, &mut self.features);
+        }
+    }
+
+    /// The features, where they are those of all `images`.
+    pub fn finish(self, images: usize) -> Ready {
+        let complete = images > 0 && self.features.count == images;
+        let features = complete.then(|| (self.extraction.wanted, self.features.all()));
+        Ready(RefCell::new(features))
+    }
+}
+
+/// Features for the first label step that are there already, or none.
+#[derive(Debug, Default)]
+pub struct Ready(RefCell<Option<(Wanted, Tensor)>>);
+
+impl Ready {
+    /// The features, if they are those `wanted` at this place of the run; they are kept no longer.
+    pub fn take(&self, position: Position, wanted: Wanted) -> Option<Tensor> {
+        let (what, features) = self.0.take()?;
+        (position == Position::default() && what == wanted).then_some(features)
+    }
+}
+
+/// Images in a batch for extraction at an input of `size` pixels.
+pub fn extract_size(size: usize) -> usize {
+    (EXTRACT_PIXELS / (size * size)).clamp(16, 512)
+}
+
+/// Features `[b, d] f32` of images `[b, 3, s, s]` in 0..1. The batch is filled up to `size` images, so
+/// that an image's features do not depend on how many come with it: libtorch may choose another
+/// kernel for another shape, and labels must be the same in `train` and `assign`.
+pub fn extract(network: &Frozen, images: &Tensor, size: usize, kind: FeatureKind) -> Tensor {
+    let count = images.size()[0];
+    let missing = (size as i64 - count).max(0);
+    let filled = images.constant_pad_nd([0, 0, 0, 0, 0, 0, 0, missing]);
+    let features = match kind {
+        FeatureKind::Hidden => network.hidden(&filled),
+        FeatureKind::Activation => network.activation(&filled),
+    };
+    features.narrow(0, 0, count).copy()
+}
