@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
+use super::inputs::{find_images, place, report_skipped};
 use super::labeller::{Extractor, assigner, none_readable, open_in};
 use super::output::Output;
-use super::{ExitStatus, find_images, machine, place, report_skipped};
+use super::{ExitStatus, machine};
 use crate::cli;
 use crate::error::usage;
 use crate::labels::{self, FORMATS, Format};

@@ -8,8 +8,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
+use super::inputs::{find_images, images_of_run, place_of_run, report_skipped};
 use super::labeller::{Extractor, assigner, initial, open_in};
-use super::{ExitStatus, find_images, images_of_run, machine, place_of_run, report_skipped};
+use super::{ExitStatus, machine};
 use crate::cli;
 use crate::cluster::assigner::FeatureKind;
 use crate::cluster::metrics::{ari, balance, matched_accuracy, nmi, purity};

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::inputs::{find_images, report_skipped};
 use super::labeller::{Extractor, open_in, unknown_arch};
 use super::output::Output;
-use super::{ExitStatus, find_images, machine, matrix, report_skipped};
+use super::{ExitStatus, machine, matrix};
 use crate::cli;
 use crate::cluster::assigner::FeatureKind;
 use crate::data::source::{ImageFile, ImageSet, Skipped};

@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::train::{facts, load, run_info, typed_inputs};
-use super::{ExitStatus, find_images, machine, report_skipped};
+use super::inputs::{facts, find_images, load, report_skipped, run_info, typed_inputs};
+use super::{ExitStatus, machine};
 use crate::cli;
 use crate::config::defaults::complete;
 use crate::config::{Config, DataSettings, Settings};

@@ -6,6 +6,7 @@ mod cluster;
 mod doctor;
 mod eval;
 mod features;
+mod inputs;
 mod inspect;
 mod labeller;
 mod matrix;
@@ -13,26 +14,24 @@ mod methods;
 mod output;
 mod report;
 mod train;
+mod train_options;
 mod transport;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command, Machine};
 use crate::cluster::ClusterError;
-use crate::config::Config;
-use crate::data::source::{EXTENSIONS, ImageSet};
 use crate::device;
 use crate::error::{Error, usage};
-use crate::monitor::{Interrupted, Monitor};
+use crate::monitor::Interrupted;
 use crate::ui::Ui;
 
 /// How the program ends, by exit code.
@@ -157,66 +156,6 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     format!("internal error: {}", first.join(" "))
 }
 
-/// Finds the images of `inputs` (`-`, alone, is a list on stdin).
-fn find_images(inputs: &[impl AsRef<Path>]) -> Result<ImageSet> {
-    let stdin = |input: &&_| AsRef::<Path>::as_ref(*input) == Path::new("-");
-    let set = match inputs {
-        [only] if stdin(&only) => {
-            ImageSet::from_list(std::io::stdin().lock()).context("cannot read the list on stdin")?
-        }
-        _ if inputs.iter().any(|input| stdin(&input)) => {
-            return Err(usage("`-` reads a list from stdin and stands alone"));
-        }
-        _ => ImageSet::find_from(inputs, Path::new(""))?,
-    };
-    some(set, inputs)
-}
-
-/// Refuses a set without images.
-fn some(set: ImageSet, inputs: &[impl AsRef<Path>]) -> Result<ImageSet> {
-    if set.files.is_empty() {
-        let extensions = EXTENSIONS.join(", ");
-        let reason = match set.others {
-            0 => "it is empty".into(),
-            others => format!("none of its {others} files has an image's name ({extensions})"),
-        };
-        return Err(Error::NoImages {
-            path: place(inputs),
-            reason,
-        }
-        .into());
-    }
-    Ok(set)
-}
-
-/// Several inputs in messages.
-fn place(inputs: &[impl AsRef<Path>]) -> PathBuf {
-    let names: Vec<_> = inputs
-        .iter()
-        .map(|input| input.as_ref().to_string_lossy())
-        .collect();
-    names.join("', '").into()
-}
-
-/// Where the images lie that a run was trained on.
-fn place_of_run(config: &Config) -> PathBuf {
-    let directory = config.run.directory.clone().unwrap_or_default();
-    match &config.run.input.0[..] {
-        [only] => directory.join(only),
-        several => place(several),
-    }
-}
-
-/// The images that a run was trained on, found from anywhere.
-fn images_of_run(config: &Config) -> Result<ImageSet> {
-    let directory = config.run.directory.as_deref();
-    let inputs = &config.run.input.0;
-    some(
-        ImageSet::find_from(inputs, directory.unwrap_or(Path::new("")))?,
-        inputs,
-    )
-}
-
 /// What the user can mend by other options is wrong usage.
 fn mended_by_options(error: ClusterError) -> anyhow::Error {
     match error {
@@ -232,31 +171,4 @@ fn machine(machine: &Machine) -> Result<tch::Device> {
     let device = device::select(machine.device.unwrap_or_default())?;
     device::set_threads(machine.threads);
     Ok(device)
-}
-
-/// Names the first unreadable inputs and counts them; with `strict` they are a failure.
-fn report_skipped(
-    skipped: &[crate::data::source::Skipped],
-    total: usize,
-    strict: bool,
-    ui: &Ui,
-) -> Result<()> {
-    const NAMED: usize = 10;
-    for skip in skipped.iter().take(NAMED) {
-        ui.warn(&format!("cannot read '{}': {}", skip.path, skip.reason));
-    }
-    if skipped.len() > NAMED {
-        ui.warn(&format!("... and {} more", skipped.len() - NAMED));
-    }
-    if !skipped.is_empty() {
-        ui.warn(&format!("{} of {total} inputs were skipped", skipped.len()));
-    }
-    if strict && !skipped.is_empty() {
-        return Err(Error::Skipped {
-            count: skipped.len(),
-            total,
-        }
-        .into());
-    }
-    Ok(())
 }

@@ -7,8 +7,9 @@ use std::path::Path;
 use anyhow::Result;
 use image::RgbImage;
 
+use super::ExitStatus;
+use super::inputs::{images_of_run, place_of_run};
 use super::labeller::open;
-use super::{ExitStatus, images_of_run, place_of_run};
 use crate::cli;
 use crate::config::Config;
 use crate::data::resize::centre_square;

@@ -3,21 +3,22 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tch::Device;
 
-use super::labeller::{build, initial, none_readable, unknown_arch};
-use super::{ExitStatus, find_images, images_of_run, place, report, report_skipped};
+use super::inputs::{
+    facts, find_images, images_of_run, load, report_skipped, run_info, typed_inputs,
+};
+use super::labeller::{build, initial, unknown_arch};
+use super::train_options::settings;
+use super::{ExitStatus, report};
 use crate::cli;
 use crate::cluster::ENGINES;
-use crate::config::defaults::{Choice, Facts, complete};
-use crate::config::{
-    ClusterSettings, Config, DataSettings, Inputs, ModelSettings, OutputSettings, RunInfo,
-    Settings, TrainSettings,
-};
-use crate::data::cache::{Cache, Watch};
+use crate::config::defaults::{Choice, complete};
+use crate::config::{Config, Settings};
+use crate::data::Dataset;
+use crate::data::cache::Watch;
 use crate::data::source::ImageSet;
-use crate::data::{DataError, Dataset, decode};
 use crate::device::{self, Precision, describe, precision};
 use crate::error::usage;
 use crate::method::{self, Ahead, Build, METHODS, MethodEntry, Ready};
@@ -26,11 +27,8 @@ use crate::monitor::{Monitor, duration};
 use crate::profile::{Part, Profile};
 use crate::random::{Purpose, key};
 use crate::run_dir::RunDir;
-use crate::train::{Outcome, Session, train};
+use crate::train::{Outcome, Session, Stage, train};
 use crate::ui::Ui;
-
-/// Images whose size is looked at to choose defaults.
-const SAMPLE: usize = 64;
 
 pub fn run(args: cli::Train, ui: &Ui) -> Result<ExitStatus> {
     match &args.resume {
@@ -242,7 +240,15 @@ fn fit(training: &Training, resume: bool, ui: &Ui) -> Result<ExitStatus> {
         network,
         images: data.len(),
     })?;
-    let mut session = Session::new(config, data, network, method, run, ui, profile, ready);
+    let stage = Stage {
+        config,
+        data,
+        network,
+        monitor: ui,
+        profile,
+        ready,
+    };
+    let mut session = Session::new(stage, method, run);
     if resume {
         session.restore()?;
         if session.finished() && run.clustering().is_file() {
@@ -279,32 +285,6 @@ fn fit(training: &Training, resume: bool, ui: &Ui) -> Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
-/// What the defaults look at.
-pub(super) fn facts(set: &ImageSet, device: Device, threads: usize) -> Facts {
-    let (width, height) = median_size(set);
-    Facts {
-        images: set.files.len(),
-        width,
-        height,
-        device,
-        threads,
-    }
-}
-
-/// Where a run comes from.
-pub(super) fn run_info(input: Inputs, set: &ImageSet) -> RunInfo {
-    RunInfo {
-        version: env!("CARGO_PKG_VERSION").into(),
-        command: std::env::args_os()
-            .map(|arg| arg.to_string_lossy().into_owned())
-            .collect::<Vec<_>>()
-            .join(" "),
-        directory: std::env::current_dir().ok(),
-        input,
-        images: set.files.len(),
-    }
-}
-
 /// Where the time went, as a table.
 fn tell_profile(profile: &Profile, training: f64, ui: &Ui) {
     let parts = profile.total();
@@ -323,30 +303,6 @@ fn tell_profile(profile: &Profile, training: f64, ui: &Ui) {
             100.0 * seconds / all
         ));
     }
-}
-
-/// Decodes the images as the options say.
-pub(super) fn load(
-    set: ImageSet,
-    config: &Config,
-    watch: Option<&mut Watch>,
-    ui: &Ui,
-) -> Result<Dataset> {
-    let data = Dataset::load(
-        set,
-        config.data.store,
-        &Cache::of_user(config.data.cache),
-        watch,
-        ui,
-    )
-    .map_err(|error| match error {
-        DataError::Interrupted(interrupted) => anyhow::Error::from(interrupted),
-        other => other.into(),
-    })?;
-    if data.is_empty() {
-        return Err(none_readable(place(&config.run.input.0), &data.skipped).into());
-    }
-    Ok(data)
 }
 
 /// Refuses options that cannot work, before anything is done.
@@ -407,142 +363,10 @@ fn announce(
     }
 }
 
-/// What was typed, over what `--config` says.
-fn settings(args: &cli::Train) -> Result<Settings> {
-    let mut file = match &args.config {
-        None => Settings::default(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read '{}'", path.display()))?;
-            toml::from_str(&text)
-                .map_err(|error| usage(format!("'{}': {error}", path.display())))?
-        }
-    };
-    if args.method.is_some() && args.method != file.train.method {
-        // The other method's own options mean nothing to this one.
-        file.method = toml::Table::new();
-    }
-    let flag = |given: bool| given.then_some(true);
-    let typed = Settings {
-        run: None,
-        data: DataSettings {
-            size: args.size,
-            cache: args.cache,
-            crop_scale: args.crop_scale.map(|low| [low, 1.0]),
-            sobel: flag(args.sobel),
-            flip: args.no_flip.then_some(false),
-            jitter: args.jitter,
-            greyscale: args.greyscale,
-            blur: args.blur,
-            solarise: args.solarise,
-            ..DataSettings::default()
-        },
-        model: ModelSettings {
-            arch: args.arch.clone(),
-            init: args
-                .init
-                .as_deref()
-                .map(|init| Some(init.canonicalize().unwrap_or_else(|_| init.into()))),
-        },
-        train: TrainSettings {
-            method: args.method.clone(),
-            epochs: args.epochs,
-            batch_size: args.batch_size,
-            accumulate: args.accumulate,
-            lr: args.lr,
-            schedule: args.schedule.map(Into::into),
-            seed: args.seed,
-            device: args.machine.device,
-            precision: args.numbers.precision,
-            threads: args.machine.threads,
-            ..TrainSettings::default()
-        },
-        cluster: ClusterSettings {
-            clusters: args.clusters,
-            engine: args.engine.clone(),
-            components: args.components,
-            ..ClusterSettings::default()
-        },
-        output: OutputSettings {
-            keep_labels: args.keep_labels,
-        },
-        method: method_options(args)?,
-    };
-    Ok(typed.over(file))
-}
-
-/// The flags of single methods and `--set`, as the `[method]` table.
-fn method_options(args: &cli::Train) -> Result<toml::Table> {
-    let mut table = toml::Table::new();
-    let mut put = |key: &str, value: Option<toml::Value>| {
-        if let Some(value) = value {
-            table.insert(key.into(), value);
-        }
-    };
-    let text = |value: &Option<String>| value.clone().map(toml::Value::from);
-    let count = |value: Option<usize>| value.map(|value| toml::Value::from(value as i64));
-    put("balance", text(&args.balance));
-    put("clusterer", text(&args.clusterer));
-    put("reassign", args.reassign.map(Into::into));
-    put("warm_start", args.warm_start.then(|| true.into()));
-    put("empty", text(&args.empty));
-    put("heads", count(args.heads));
-    put("lambda", args.lambda.map(Into::into));
-    put("tolerance", args.tolerance.map(Into::into));
-    put("memory", args.memory.map(Into::into));
-    put("label_steps", count(args.label_steps));
-    put("label_schedule", text(&args.label_schedule));
-    put("gather", text(&args.gather));
-    put("features_from", text(&args.features_from));
-    for pair in &args.set {
-        let (key, value) = pair
-            .split_once('=')
-            .ok_or_else(|| usage(format!("--set wants KEY=VALUE, not '{pair}'")))?;
-        // Numbers and booleans are read as TOML reads them, anything else is text.
-        let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
-        let value = parsed.ok().and_then(|mut table| table.remove("value"));
-        put(
-            key,
-            Some(value.unwrap_or_else(|| pair[key.len() + 1..].into())),
-        );
-    }
-    Ok(table)
-}
-
 fn default_out(input: &Path) -> PathBuf {
     let name = input
         .canonicalize()
         .ok()
         .and_then(|path| path.file_stem().map(|stem| stem.to_os_string()));
     Path::new("runs").join(name.unwrap_or_else(|| "run".into()))
-}
-
-/// The inputs as they were typed: names of images may begin with them. A run also knows the directory
-/// that they are relative to.
-pub(super) fn typed_inputs(inputs: &[PathBuf]) -> Result<Inputs> {
-    let text = |path: &PathBuf| match path.to_str() {
-        Some(text) => Ok(text.to_string()),
-        None => Err(usage(format!(
-            "the path '{}' is not UTF-8, and a run could not be resumed from it: rename it",
-            path.display()
-        ))),
-    };
-    Ok(Inputs(inputs.iter().map(text).collect::<Result<_>>()?))
-}
-
-/// Median width and height of a sample of the images; those that cannot be read are left out.
-fn median_size(set: &ImageSet) -> (u32, u32) {
-    let step = (set.files.len() / SAMPLE).max(1);
-    let sizes: Vec<(u32, u32)> = (0..set.files.len())
-        .step_by(step)
-        .filter_map(|row| decode::dimensions(&set.bytes(row).ok()?).ok())
-        .collect();
-    let median = |mut values: Vec<u32>| {
-        values.sort_unstable();
-        values.get(values.len() / 2).copied().unwrap_or(224)
-    };
-    (
-        median(sizes.iter().map(|size| size.0).collect()),
-        median(sizes.iter().map(|size| size.1).collect()),
-    )
 }

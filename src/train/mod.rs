@@ -12,7 +12,7 @@ pub mod session;
 use anyhow::Result;
 
 use crate::monitor::Interrupted;
-pub use session::Session;
+pub use session::{Session, Stage};
 
 /// How a training ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

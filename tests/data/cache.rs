@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use image::{ImageFormat, Rgb, RgbImage};
 use ssl_cluster::config::CacheChoice;
+use ssl_cluster::data::cache::decoding::decode_ahead;
 use ssl_cluster::data::cache::{Cache, Pixels, Read, store};
-use ssl_cluster::data::loader::{batches, decode_ahead};
+use ssl_cluster::data::loader::batches;
 use ssl_cluster::data::source::ImageSet;
 use ssl_cluster::monitor::{Interrupted, Silent};
 use tempfile::TempDir;
@@ -125,11 +126,11 @@ fn blocks_cover_the_set_once_and_a_failure_ends_them() {
     let folder = TempDir::new().unwrap();
     let set = images(folder.path());
     let (mut kept, mut skipped, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-    decode_ahead::<Interrupted>(&set, SIDE, 4, &mut |read, count| {
+    decode_ahead::<Interrupted>(&set, SIDE, 4, &mut |read, rows| {
         assert_eq!(read.pixels.len(), read.kept.len());
         kept.extend(read.kept);
         skipped.extend(read.skipped);
-        counts.push(count);
+        counts.push(rows.len());
         Ok(())
     })
     .unwrap();

@@ -13,7 +13,6 @@ use ssl_cluster::data::loader::{batches, equal_lengths, training_lengths};
 use ssl_cluster::data::resize::centre_square;
 use ssl_cluster::data::source::ImageSet;
 use ssl_cluster::data::squares::Squares;
-use ssl_cluster::monitor::Silent;
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
 

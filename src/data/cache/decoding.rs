@@ -97,6 +97,9 @@ pub fn decode_ahead<E>(
     })
 }
 
+/// Is given each group of rows and what came of it.
+type Take<'a> = dyn FnMut(Range<usize>, &Read) -> Result<(), DataError> + 'a;
+
 /// Decodes all of `set`: `take` is given each group of rows and what came of it. `watch` sees the images
 /// of a group while the next one is decoded.
 pub(super) fn by_groups(
@@ -104,7 +107,7 @@ pub(super) fn by_groups(
     side: usize,
     watch: Option<&mut Watch>,
     monitor: &dyn Monitor,
-    take: &mut dyn FnMut(Range<usize>, &Read) -> Result<(), DataError>,
+    take: &mut Take,
 ) -> Result<(), DataError> {
     let mut group = |read: &Read, rows: Range<usize>| -> Result<(), DataError> {
         if monitor.stopping() {

@@ -27,13 +27,14 @@ use crate::run_dir::{RunDir, replace};
 
 /// What does not change during a run.
 #[derive(Clone, Copy)]
-struct Stage<'a> {
-    config: &'a Config,
-    data: &'a Dataset,
-    network: &'a Network,
-    monitor: &'a dyn Monitor,
-    profile: &'a Profile,
-    ready: &'a Ready,
+pub struct Stage<'a> {
+    pub config: &'a Config,
+    pub data: &'a Dataset,
+    pub network: &'a Network,
+    pub monitor: &'a dyn Monitor,
+    pub profile: &'a Profile,
+    /// Features for the first label step.
+    pub ready: &'a Ready,
 }
 
 impl<'a> Stage<'a> {
@@ -84,16 +85,10 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// A run at its beginning.
-    pub fn new(
-        config: &'a Config,
-        data: &'a Dataset,
-        network: &'a Network,
-        method: Box<dyn Method>,
-        run: &'a RunDir,
-        monitor: &'a dyn Monitor,
-        profile: &'a Profile,
-        ready: &'a Ready,
-    ) -> Self {
+    pub fn new(stage: Stage<'a>, method: Box<dyn Method>, run: &'a RunDir) -> Self {
+        let Stage {
+            config, network, ..
+        } = stage;
         let mut optimiser = Sgd::new(config.train.weight_decay);
         optimiser.add(BACKBONE, &network.store, config.train.momentum);
         for module in method.modules() {
@@ -101,14 +96,7 @@ impl<'a> Session<'a> {
             optimiser.add(module.name, module.store, momentum);
         }
         Self {
-            stage: Stage {
-                config,
-                data,
-                network,
-                monitor,
-                profile,
-                ready,
-            },
+            stage,
             method,
             optimiser,
             run,
