@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tch::Device;
 
 use super::labeller::none_readable;
@@ -22,9 +22,7 @@ const SAMPLE: usize = 64;
 pub(super) fn find_images(inputs: &[impl AsRef<Path>]) -> Result<ImageSet> {
     let stdin = |input: &&_| AsRef::<Path>::as_ref(*input) == Path::new("-");
     let set = match inputs {
-        [only] if stdin(&only) => {
-            ImageSet::from_list(std::io::stdin().lock()).context("cannot read the list on stdin")?
-        }
+        [only] if stdin(&only) => ImageSet::from_list(std::io::stdin().lock())?,
         _ if inputs.iter().any(|input| stdin(&input)) => {
             return Err(usage("`-` reads a list from stdin and stands alone"));
         }

@@ -236,6 +236,8 @@ fn what_is_no_text_is_no_list() {
     shard(&path, &[("a/1.png", &png(9))]);
     let error = ImageSet::find(&path).unwrap_err().to_string();
     assert!(error.contains("not text"), "{error}");
+    let error = ImageSet::from_list(std::fs::File::open(&path).unwrap());
+    assert!(error.unwrap_err().to_string().contains("not text"));
     // `find -print0` ends names by zeros, and names in other scripts are text.
     save(
         &folder.path().join("\u{fc}ber/1.png"),

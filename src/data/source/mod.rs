@@ -167,9 +167,12 @@ impl ImageSet {
 
     /// The images named in `list`, one path a line or, as `find -print0` writes them, between zero
     /// bytes; empty lines are left out.
-    pub fn from_list(list: impl Read) -> std::io::Result<Self> {
+    ///
+    /// # Errors
+    /// A list that cannot be read, or is no text.
+    pub fn from_list(list: impl Read) -> Result<Self, SourceError> {
         let mut finder = Finder::default();
-        finder.list(list)?;
+        finder.list(list, Path::new("-"))?;
         Ok(finder.finish())
     }
 }
@@ -205,15 +208,7 @@ impl Finder {
             self.file(&name);
         } else {
             let before = self.set.files.len();
-            let mut file = File::open(path).map_err(unreadable)?;
-            let mut beginning = Vec::new();
-            let first = file.by_ref().take(BEGINNING).read_to_end(&mut beginning);
-            first.map_err(unreadable)?;
-            // Some piece of a film or an archive is always the name of a directory, such as `/`.
-            if !is_text(&beginning) {
-                return Err(SourceError::NotText(input.into()));
-            }
-            self.list(beginning.chain(file)).map_err(unreadable)?;
+            self.list(File::open(path).map_err(unreadable)?, input)?;
             let mut listed = before..self.set.files.len();
             let exists = |row: usize| match self.set.files[row].place {
                 Place::File => self.set.path(row).is_file(),
@@ -230,9 +225,19 @@ impl Finder {
         Ok(())
     }
 
-    fn list(&mut self, mut list: impl Read) -> std::io::Result<()> {
+    fn list(&mut self, mut list: impl Read, path: &Path) -> Result<(), SourceError> {
+        let unreadable = |error| SourceError::Unreadable {
+            path: path.into(),
+            error,
+        };
         let mut bytes = Vec::new();
-        list.read_to_end(&mut bytes)?;
+        let beginning = list.by_ref().take(BEGINNING).read_to_end(&mut bytes);
+        beginning.map_err(unreadable)?;
+        // Some piece of a film or an archive is always the name of a directory, such as `/`.
+        if !is_text(&bytes) {
+            return Err(SourceError::NotText(path.into()));
+        }
+        list.read_to_end(&mut bytes).map_err(unreadable)?;
         let zeros = bytes.contains(&0);
         for line in bytes.split(|&byte| byte == if zeros { 0 } else { b'\n' }) {
             match std::str::from_utf8(line) {
