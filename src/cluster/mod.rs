@@ -222,6 +222,13 @@ pub fn cluster(
             });
         }
         check_finite(centroids)?;
+        let norms = centroids
+            .to_kind(Kind::Double)
+            .norm_scalaropt_dim(2, [1], false);
+        if norms.max().double_value(&[]) > points::LARGEST {
+            let row = norms.argmax(0, false).int64_value(&[]) as usize;
+            return Err(ClusterError::TooLarge { row });
+        }
     }
     if let Some(weights) = options.weights {
         check_weights(weights, n)?;

@@ -7,7 +7,7 @@
 
 use image::RgbImage;
 use libjpeg_turbo_rs::{
-    ColorSpace, DecodeLimits, Decoder, PixelFormat, ScalingFactor, Subsampling,
+    ColorSpace, ComponentInfo, DecodeLimits, Decoder, FrameHeader, PixelFormat, ScalingFactor,
 };
 
 use super::decode::DecodeError;
@@ -57,16 +57,11 @@ pub(super) fn square_into(
     target: &mut [u8],
 ) -> Result<bool, DecodeError> {
     let decoder = decoder(bytes, max_side, max_bytes)?;
-    let halved = match decoder.jpeg_subsampling() {
-        Subsampling::S444 => [false, false],
-        Subsampling::S422 => [true, false],
-        Subsampling::S440 => [false, true],
-        Subsampling::S420 => [true, true],
-        _ => return Ok(false),
-    };
     let header = decoder.header();
+    let Some(halved) = halved(header) else {
+        return Ok(false);
+    };
     let usual = decoder.jpeg_color_space() == ColorSpace::YCbCr
-        && header.components.len() == 3
         && header.precision == 8
         && !header.is_lossless
         && header.width.min(header.height) > 0
@@ -82,6 +77,22 @@ pub(super) fn square_into(
     let size = [raw.width, raw.height];
     planes::square_into(&planes, size, halved, side as usize, target);
     Ok(true)
+}
+
+/// Whether the chroma planes have half of the luma plane's columns, and half of its rows; `None` for any
+/// other ratio.
+fn halved(header: &FrameHeader) -> Option<[bool; 2]> {
+    let [luma, blue, red] = header.components.as_slice() else {
+        return None;
+    };
+    let factors = |of: &ComponentInfo| [of.horizontal_sampling, of.vertical_sampling];
+    let (luma, blue, red) = (factors(luma), factors(blue), factors(red));
+    let ratio = |axis: usize| match luma[axis] {
+        of if of == blue[axis] => Some(false),
+        of if of == 2 * blue[axis] => Some(true),
+        _ => None,
+    };
+    (blue == red).then_some([ratio(0)?, ratio(1)?])
 }
 
 fn decoder(bytes: &[u8], max_side: u32, max_bytes: u64) -> Result<Decoder<'_>, DecodeError> {

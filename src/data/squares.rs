@@ -32,9 +32,10 @@ impl Squares {
         }
     }
 
-    /// The same on `device`. The copy to a CUDA device goes on while the program does: what is computed
-    /// there comes after it.
+    /// The same on `device`; squares that are kept stay where they are, for views that a CPU makes. The copy
+    /// to a CUDA device goes on while the program does: what is computed there comes after it.
     pub fn on(self, device: Device) -> Self {
+        debug_assert!(matches!(self, Self::Copied(_)) || device == Device::Cpu);
         match self {
             Self::Copied(pixels) if pixels.device() != device => {
                 Self::Copied(pixels.to_device_(device, Kind::Uint8, true, false))

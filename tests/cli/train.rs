@@ -410,3 +410,26 @@ fn every_backbone_trains() {
         .success();
     }
 }
+
+#[test]
+fn sela_in_little_memory_learns_the_same_labels() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 4, 30);
+    let train = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        ssl_cluster(&["train", text(&images), "--out", text(&out)])
+            .args(["--method", "sela", "--heads", "2", "--clusters", "6"])
+            .args(["--epochs", "2", "--seed", "3", "-q"])
+            .args(more)
+            .assert()
+            .success();
+        let lines = read_json_lines(&out.join("labels.jsonl"));
+        let labels = lines.iter().map(|line| line["labels"].clone());
+        labels.collect::<Vec<_>>()
+    };
+    let stored = train("stored", &[]);
+    let computed = train("computed", &["--memory", "0"]);
+    assert_eq!(stored.len(), 120);
+    let equal = stored.iter().zip(&computed).filter(|(a, b)| a == b).count();
+    assert!(equal >= 114, "{equal} of 120");
+}

@@ -27,9 +27,13 @@ fn score(point: &[f32], centroid: &[f32]) -> f64 {
 fn check(points: &[f32], centroids: &[f32], d: usize) {
     let k = centroids.len() / d;
     let mut first = Vec::new();
-    for path in Path::available() {
+    // With the points in 16 bits and small groups, and with neither.
+    let ways = Path::available()
+        .into_iter()
+        .flat_map(|path| [80 << 20, 0].map(|memory| (path, memory)));
+    for (path, memory) in ways {
         let mut rng = generator(7);
-        let mut search = Search::new(path, points, d, k);
+        let mut search = Search::with_memory(path, points, d, k, memory);
         let mut centroids = centroids.to_vec();
         let mut found = Vec::new();
         for step in 0..6 {

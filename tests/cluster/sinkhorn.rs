@@ -381,6 +381,57 @@ fn sizes_that_cannot_be_equal_differ_by_one() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// No single point, and no two that change places, could cost less.
+    #[test]
+    fn exact_balance_leaves_nothing_to_gain(
+        seed in 0..u64::MAX,
+        n in 1..60_usize,
+        k in 1..12_usize,
+        forbidden in 0.0..0.4,
+        iterations in 1..30_usize,
+    ) {
+        let mut log_p = log_softmax(seed, n, k, 3.0);
+        let mut rng = generator(seed);
+        for row in log_p.chunks_exact_mut(k) {
+            for p in row.iter_mut().skip(1) {
+                if rng.gen_bool(forbidden) {
+                    *p = f32::NEG_INFINITY;
+                }
+            }
+        }
+        let options = SinkhornOptions {
+            lambda: 5.0,
+            max_iterations: iterations,
+            exact_balance: true,
+            ..Default::default()
+        };
+        // Some leave no labels of equal sizes.
+        let Ok(transport) = solve(&log_p, k, &options) else {
+            return Ok(());
+        };
+        let sizes = &transport.sizes;
+        prop_assert!(sizes.iter().all(|&size| size == n / k || size == n.div_ceil(k)));
+        prop_assert!(transport.moved <= n);
+        let cost = |row: usize, label: u32| -f64::from(log_p[row * k + label as usize]);
+        let labels = &transport.labels;
+        prop_assert!((0..n).all(|row| cost(row, labels[row]).is_finite()));
+        for (a, &at) in labels.iter().enumerate() {
+            for to in 0..k as u32 {
+                if sizes[at as usize] > n / k && sizes[to as usize] < n.div_ceil(k) {
+                    prop_assert!(cost(a, to) >= cost(a, at) - 1e-6);
+                }
+            }
+            for (b, &other) in labels.iter().enumerate() {
+                let now = cost(a, at) + cost(b, other);
+                prop_assert!(cost(a, other) + cost(b, at) >= now - 1e-6);
+            }
+        }
+    }
+}
+
 #[test]
 fn exact_balance_of_many_points_costs_little() {
     let (n, k) = (5_000, 50);

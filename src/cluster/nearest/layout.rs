@@ -2,9 +2,6 @@
 
 use crate::cluster::kernel::{COLUMNS, padded};
 
-/// What bounds, and a copy of the points, may take beside one byte for each number of the points.
-const MEMORY: usize = 80 << 20;
-
 /// The order of centroids in panels, and panels in groups that share a bound.
 #[derive(Debug)]
 pub struct Layout {
@@ -18,16 +15,16 @@ pub struct Layout {
 
 impl Layout {
     /// `k` centroids as they come, in groups that are as small as memory allows: a bound takes two
-    /// bytes for each of the `n` points and each group.
-    pub fn new(n: usize, d: usize, k: usize) -> Self {
+    /// bytes for each of the `n` points and each group, all together `n · d` bytes and `memory`.
+    pub fn new(n: usize, d: usize, k: usize, memory: usize) -> Self {
         let panels = k.div_ceil(COLUMNS);
-        let most = ((n * d + MEMORY) / (2 * n.max(1))).clamp(1, panels.max(1));
+        let most = ((n * d + memory) / (2 * n.max(1))).clamp(1, panels.max(1));
         Self::of((0..k as u32).collect(), panels.div_ceil(most))
     }
 
     /// Whether `n` points `[n, d]` in 16 bits have room beside the bounds.
-    pub fn leaves_room(&self, n: usize, d: usize) -> bool {
-        2 * n * (padded(d) + self.groups()) <= n * d + MEMORY
+    pub fn leaves_room(&self, n: usize, d: usize, memory: usize) -> bool {
+        2 * n * (padded(d) + self.groups()) <= n * d + memory
     }
 
     /// The same groups filled in another order.
@@ -138,7 +135,8 @@ mod tests {
     #[test]
     fn every_centroid_has_one_place() {
         for (n, d, k) in [(10, 4, 1), (1000, 8, 100), (50_000_000, 1, 1000)] {
-            let layout = Layout::new(n, d, k);
+            let memory = 80 << 20;
+            let layout = Layout::new(n, d, k, memory);
             let groups: Vec<&[u32]> = layout.members().collect();
             assert_eq!(groups.len(), layout.groups());
             for (index, group) in groups.iter().enumerate() {
@@ -149,7 +147,7 @@ mod tests {
                 );
             }
             assert_eq!(groups.iter().map(|group| group.len()).sum::<usize>(), k);
-            assert!(2 * n * layout.groups() <= n * d + super::MEMORY || layout.groups() == 1);
+            assert!(2 * n * layout.groups() <= n * d + memory || layout.groups() == 1);
         }
     }
 

@@ -9,8 +9,9 @@
 //! pays: those at rest, soon the most of them, then have groups whose bounds stay.
 //!
 //! Labels are those of a brute-force search in f64, whatever was skipped. Memory: 2 bytes for each
-//! point and group, at most a quarter of the points' own memory and 80 MiB; a second copy of the
-//! centroids; a block of scaled points for each thread.
+//! point and group, and the points in 16 bits where they fit beside these, at most a quarter of the points'
+//! own memory and 80 MiB; the centroids twice in 16 bits and once more in f32; 14 bytes for each point; where
+//! there is no copy, a block of scaled points for each thread.
 
 mod block;
 mod centroids;
@@ -25,6 +26,8 @@ use block::{Block, Moves, Scratch};
 use centroids::{Centroids, distance, squared_distance};
 use layout::{Layout, Unit};
 
+/// What bounds and the copy of the points take at most, beside a byte for each number of the points.
+const MEMORY: usize = 80 << 20;
 /// Points that one thread handles at a time; their scaled copies stay in its cache.
 const BLOCK: usize = 256;
 /// Centroids are put into other groups where that leaves at most this share of the work, as seen by
@@ -58,10 +61,16 @@ pub struct Search<'a> {
 impl<'a> Search<'a> {
     /// `points` `[n, d]` to be divided among `k` centroids, with the instruction set `path`.
     pub fn new(path: Path, points: &'a [f32], d: usize, k: usize) -> Self {
+        Self::with_memory(path, points, d, k, MEMORY)
+    }
+
+    /// The same where bounds and a copy of the points may take so many bytes beside one for each number
+    /// of the points.
+    pub fn with_memory(path: Path, points: &'a [f32], d: usize, k: usize, memory: usize) -> Self {
         let mut norms = squares(path, points, d);
         norms.iter_mut().for_each(|norm| *norm = norm.sqrt());
-        let layout = Layout::new(norms.len(), d, k);
-        let copy = layout.leaves_room(norms.len(), d);
+        let layout = Layout::new(norms.len(), d, k, memory);
+        let copy = layout.leaves_room(norms.len(), d, memory);
         Self {
             path,
             points,

@@ -11,8 +11,8 @@ use on_device::OnDevice;
 
 /// Points with their present labels.
 pub trait Points {
-    /// Gives every point the label of its nearest centroid (`[k, d] f32`), ties to the smaller
-    /// index.
+    /// Gives every point the label of its nearest centroid (`[k, d] f32`) in f64, ties to the smaller
+    /// index; on a device among the few that f32 finds nearest.
     fn assign(&mut self, centroids: &Tensor) -> Tally;
 
     /// The mean of the points of each cluster `[k, d] f32`, by weight; a cluster that is empty, or
@@ -60,13 +60,13 @@ impl Tally {
             Vec::new()
         } else {
             let all = Tensor::cat(&pending, 0).to_device(Device::Cpu);
-            Vec::try_from(&all).unwrap_or_default()
+            Vec::try_from(&all).expect("f64 on the CPU")
         };
         let mut arrived = numbers.as_chunks::<3>().0.iter();
         let read = |tally: &Self| match tally {
             Self::Known { assignment, empty } => (*assignment, *empty),
             Self::OnDevice(_) => {
-                let &[moved, objective, empty] = arrived.next().unwrap_or(&[0.0; 3]);
+                let &[moved, objective, empty] = arrived.next().expect("three numbers of each");
                 let assignment = Assignment {
                     moved: moved as usize,
                     objective,

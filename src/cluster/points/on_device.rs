@@ -5,7 +5,8 @@
 //! whatever order its threads arrive; products repeat exactly). Nothing is read back: what an assignment
 //! came to stays on the device, so that several iterations are under way at a time.
 //!
-//! Memory: [`BYTES`] and half as much again beside the points, whatever n and k.
+//! Memory beside the points: [`BYTES`] and half as much again, 16 bytes for each point, and the centroids
+//! some ten times over.
 
 use tch::{Device, Kind, Tensor};
 

@@ -17,7 +17,7 @@
 /// `−log P`, row-major `[n, k]`; −∞ in `log_p` forbids. `labels` must be `argmax_j (log P_ij + π_j)` of
 /// `potentials` π `[k]`.
 ///
-/// Returns the points moved; `None` where what is forbidden leaves no such labels (then `labels` have
+/// Returns how many points have another label; `None` where what is forbidden leaves no such labels (then `labels` have
 /// come as near as it could).
 pub fn equalise(
     log_p: &[f32],
@@ -26,12 +26,13 @@ pub fn equalise(
     labels: &mut [u32],
 ) -> Option<usize> {
     let mut graph = Graph::new(log_p, k, potentials, labels);
-    let mut moved = 0;
+    let before = labels.to_vec();
     while let Some(start) = (0..graph.excess.len()).find(|&node| graph.excess[node] > 0) {
         let chain = graph.cheapest(start)?;
-        moved += graph.shift(&chain, labels);
+        graph.shift(&chain, labels);
     }
-    Some(moved)
+    // A point may have been moved more than once, and back again.
+    Some(labels.iter().zip(&before).filter(|(a, b)| a != b).count())
 }
 
 /// What moving some point of one cluster to another costs, and the cheapest such point.
@@ -174,8 +175,8 @@ impl<'a> Graph<'a> {
         Some(chain)
     }
 
-    /// Moves a point along each link of a chain. Returns how many points changed their cluster.
-    fn shift(&mut self, chain: &[usize], labels: &mut [u32]) -> usize {
+    /// Moves a point along each link of a chain.
+    fn shift(&mut self, chain: &[usize], labels: &mut [u32]) {
         let mut moved = Vec::new();
         for pair in chain.windows(2) {
             let (from, to) = (pair[0], pair[1]);
@@ -195,6 +196,5 @@ impl<'a> Graph<'a> {
             self.offer(to, point);
             labels[point as usize] = to as u32;
         }
-        moved.len()
     }
 }

@@ -167,21 +167,27 @@ pub fn solve(
 pub fn solve_scores(scores: Scores, options: &SinkhornOptions) -> Result<Transport, ClusterError> {
     let problem = Problem::new(scores, options)?;
     let k = problem.k;
+    let marginals = options.rows.is_some() || options.columns.is_some();
+    let stored = match scores {
+        Scores::Stored { values, .. } => Some(values),
+        Scores::Linear(_) => None,
+    };
+    let why_not = match (marginals, stored) {
+        _ if !options.exact_balance => None,
+        (true, _) => Some("equal marginals"),
+        (false, None) => Some("scores that are stored"),
+        (false, Some(_)) => None,
+    };
+    if let Some(needed) = why_not {
+        return Err(ClusterError::Options(format!(
+            "labels of equal sizes need {needed}"
+        )));
+    }
     let solution = problem.solve(options);
     let log_scalings = centred(solution.potentials);
     let mut labels = problem.labels(&log_scalings);
     let mut moved = 0;
-    if options.exact_balance {
-        if options.rows.is_some() || options.columns.is_some() {
-            return Err(ClusterError::Options(
-                "labels of equal sizes need equal marginals".into(),
-            ));
-        }
-        let Scores::Stored { values: log_p, .. } = scores else {
-            return Err(ClusterError::Options(
-                "labels of equal sizes need scores that are stored".into(),
-            ));
-        };
+    if let Some(log_p) = stored.filter(|_| options.exact_balance) {
         let duals = log_scalings.iter().map(|v| v / options.lambda).collect();
         moved = balance::equalise(log_p, k, duals, &mut labels).ok_or_else(|| {
             ClusterError::Options(
@@ -308,7 +314,7 @@ impl<'a> Problem<'a> {
     fn first_potentials(&self, options: &SinkhornOptions) -> Vec<f64> {
         let count = self.rows.len() / SHARE;
         let zeros = vec![0.0; self.k];
-        let memory = options.memory.checked_sub(4 * count * self.k);
+        let memory = options.memory.checked_sub(self.scores.bytes_of(count));
         let (Some(memory), true) = (memory, count >= ROWS_FOR_A_COLUMN * self.k) else {
             return zeros;
         };

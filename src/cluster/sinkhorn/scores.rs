@@ -130,6 +130,15 @@ impl Scores<'_> {
             .collect()
     }
 
+    /// What [`Self::every`] takes for so many rows.
+    pub(super) fn bytes_of(&self, count: usize) -> usize {
+        let width = match self {
+            Self::Stored { .. } => 0,
+            Self::Linear(linear) => linear.width(),
+        };
+        4 * count * (self.columns() + width)
+    }
+
     /// Every `step`-th of the first `count · step` rows, one after the other.
     pub(super) fn every(&self, step: usize, count: usize) -> Vec<f32> {
         let few = |values: &[f32], width: usize| -> Vec<f32> {
@@ -142,11 +151,17 @@ impl Scores<'_> {
             Self::Stored { values, k } => few(values, *k),
             Self::Linear(linear) => {
                 let features = few(linear.features, linear.width());
-                let part = Scores::Linear(Linear {
-                    features: &features,
-                    ..*linear
-                });
-                part.for_each_block(|_, block| block.to_vec()).concat()
+                let k = self.columns();
+                let mut scores = vec![0.0; count * k];
+                let blocks = features.par_chunks(BLOCK * linear.width());
+                scores.par_chunks_mut(BLOCK * k).zip(blocks).for_each_init(
+                    Vec::new,
+                    |space, (scores, features)| {
+                        linear.multiply(features, space);
+                        scores.copy_from_slice(space);
+                    },
+                );
+                scores
             }
         }
     }
@@ -164,14 +179,12 @@ impl Linear<'_> {
         let rows = features.len() / d;
         scores.clear();
         (0..rows).for_each(|_| scores.extend_from_slice(self.biases));
-        let views = (
-            ArrayView2::from_shape((rows, d), features),
-            ArrayView2::from_shape((k, d), self.weights),
-            ArrayViewMut2::from_shape((rows, k), scores.as_mut_slice()),
-        );
-        if let (Ok(x), Ok(w), Ok(mut products)) = views {
-            general_mat_mul(1.0, &x, &w.t(), 1.0, &mut products);
-        }
+        // Shapes of a problem that `check` has let pass.
+        let x = ArrayView2::from_shape((rows, d), features).expect("[b, d]");
+        let w = ArrayView2::from_shape((k, d), self.weights).expect("[k, d]");
+        let mut products =
+            ArrayViewMut2::from_shape((rows, k), scores.as_mut_slice()).expect("[b, k]");
+        general_mat_mul(1.0, &x, &w.t(), 1.0, &mut products);
         Path::best().run(LogSoftmax { scores, k });
     }
 }

@@ -25,7 +25,7 @@ const KEY: usize = 32;
 const EXTENSION: &str = "pixels";
 const UNFINISHED: &str = ".unfinished-";
 /// Changes with whatever changes the pixels of an image: decoder, resizing, this format.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// The place of one set's pixels.
 #[derive(Debug)]
