@@ -151,7 +151,8 @@ pub struct Train {
     /// DeepCluster: start k-means from the clusters before
     #[arg(long)]
     pub warm_start: bool,
-    /// DeepCluster: what an empty cluster takes (split: half of another one, farthest: a point, keep)
+    /// DeepCluster, k-means by the tensor engine: what an empty cluster takes (split: half of another
+    /// one, farthest: a point, keep: nothing) [default: split]
     #[arg(long)]
     pub empty: Option<String>,
     /// SeLa: heads, each with its own labels
@@ -165,7 +166,7 @@ pub struct Train {
     pub tolerance: Option<f64>,
     /// SeLa: gigabytes for a label step beside the features: scores that do not fit are computed
     /// again when they are needed [default: 8]
-    #[arg(long, value_name = "GB")]
+    #[arg(long, value_name = "GB", allow_negative_numbers = true)]
     pub memory: Option<f64>,
     /// SeLa: label steps over the whole training
     #[arg(long)]

@@ -227,7 +227,9 @@ pub fn cluster(
             .norm_scalaropt_dim(2, [1], false);
         if norms.max().double_value(&[]) > points::LARGEST {
             let row = norms.argmax(0, false).int64_value(&[]) as usize;
-            return Err(ClusterError::TooLarge { row });
+            return Err(ClusterError::Options(format!(
+                "initial centroid {row} holds values too large for single precision"
+            )));
         }
     }
     if let Some(weights) = options.weights {

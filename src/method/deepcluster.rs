@@ -13,9 +13,9 @@ use super::{
     MethodEntry, Module, State, View, Wanted, cluster_features, group_features, label_by_clusters,
     label_by_groups, option_table, parse_options,
 };
-use crate::cluster::Empty;
 use crate::cluster::assigner::FeatureKind;
 use crate::cluster::pic::PicOptions;
+use crate::cluster::{Empty, linfa};
 use crate::config::defaults::Choice;
 use crate::config::{Config, Settings};
 use crate::data::sampler::{inverse_size_weights, shuffled, uniform_over_labels};
@@ -174,6 +174,11 @@ const STEPS_FOR_A_HEAD: usize = 150;
 
 fn resolve(config: &mut Config) -> Result<Vec<Choice>> {
     let options = Options::parse(&config.method)?;
+    if config.cluster.engine == linfa::ENGINE.name && options.empty != Empty::Split {
+        bail!(crate::error::usage(
+            "--empty is for `--engine tensor`: the linfa engine leaves no cluster empty"
+        ));
+    }
     let mut choices = Vec::new();
     if options.clusterer == Clusterer::Pic {
         choices.push(Choice {

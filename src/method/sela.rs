@@ -212,8 +212,10 @@ impl Options {
         if options.tolerance.is_nan() || options.tolerance < 0.0 {
             bail!(crate::error::usage("--tolerance must not be negative"));
         }
-        if options.memory.is_nan() || options.memory < 0.0 {
-            bail!(crate::error::usage("--memory must not be negative"));
+        if !(options.memory >= 0.0 && options.memory.is_finite()) {
+            bail!(crate::error::usage(
+                "--memory must be a number of gigabytes, 0 or more"
+            ));
         }
         Ok(options)
     }

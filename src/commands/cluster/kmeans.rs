@@ -149,6 +149,9 @@ const SAMPLE: i64 = 2_000;
 
 /// A warning for points that lie together far from the origin, where single precision is coarse.
 fn far_from_origin(points: &Tensor) -> Option<String> {
+    if points.numel() == 0 {
+        return None;
+    }
     let step = (points.size()[0] / SAMPLE).max(1);
     let points = points.slice(0, None, None, step);
     let (mean, deviation) = (

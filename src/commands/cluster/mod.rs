@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::output::Output;
 use super::{ExitStatus, machine, matrix};
-use crate::cli::{self, ClusterMethod};
+use crate::cli::{self, ClusterMethod, EmptyArg};
 use crate::cluster::Assignment;
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::error::usage;
@@ -80,8 +80,12 @@ pub fn run(args: cli::Cluster, ui: &Ui) -> Result<ExitStatus> {
             "{empty} of {} clusters are empty: {}",
             stats.sizes.len(),
             match args.method {
-                ClusterMethod::Kmeans | ClusterMethod::Pic =>
+                ClusterMethod::Kmeans if args.empty == Some(EmptyArg::Keep) =>
+                    "no row is nearest to their centroids, and --empty keep leaves them so",
+                ClusterMethod::Kmeans
+                    if args.empty.is_none_or(|empty| empty == EmptyArg::Split) =>
                     "there are few different rows (--empty farthest fills what can be filled)",
+                ClusterMethod::Kmeans | ClusterMethod::Pic => "there are few different rows",
                 ClusterMethod::Sinkhorn if args.exact_balance =>
                     "there are fewer rows than columns",
                 ClusterMethod::Sinkhorn =>
