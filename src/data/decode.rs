@@ -88,26 +88,22 @@ pub(super) fn checked_length(length: u64) -> Result<usize, DecodeError> {
 /// The whole image of a file's `bytes` as 8-bit RGB, turned as its EXIF data say; transparency is
 /// laid over white, 16 bits become 8, of an animation the first frame is taken.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
-    decode_for(bytes, None)
+    guarded(bytes, || match jpeg::is_jpeg(bytes) {
+        true => jpeg::decode(bytes, MAX_SIDE, MAX_ALLOC),
+        false => decode_other(bytes),
+    })
 }
 
-/// The same, at a scale at which the short side has at least `side` pixels, where the format can be
-/// decoded smaller than it is.
-fn decode_for(bytes: &[u8], side: Option<u32>) -> Result<RgbImage, DecodeError> {
+/// Decoders are third-party code that meets arbitrary bytes: a panic in one of them is a bad file, not
+/// the end of the program.
+fn guarded<T>(
+    bytes: &[u8],
+    decode: impl FnOnce() -> Result<T, DecodeError>,
+) -> Result<T, DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::NoBytes);
     }
-    // Decoders are third-party code that meets arbitrary bytes: a panic in one of them is a bad
-    // file, not the end of the program.
-    let decode = || match jpeg::is_jpeg(bytes) {
-        true => jpeg::decode(bytes, side, MAX_SIDE, MAX_ALLOC),
-        false => decode_other(bytes),
-    };
-    let image = catch_unwind(AssertUnwindSafe(decode)).unwrap_or(Err(DecodeError::Panic))?;
-    if image.width() == 0 || image.height() == 0 {
-        return Err(DecodeError::Empty);
-    }
-    Ok(image)
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or(Err(DecodeError::Panic))
 }
 
 /// Any format but JPEG.
@@ -126,6 +122,9 @@ fn decode_other(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     let orientation = decoder.orientation()?;
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);
+    if image.width() == 0 || image.height() == 0 {
+        return Err(DecodeError::Empty);
+    }
     Ok(if image.color().has_alpha() {
         over_white(&image)
     } else {
@@ -146,13 +145,8 @@ fn over_white(image: &DynamicImage) -> RgbImage {
 
 /// The centre square of an image file's `bytes`, `[side, side, 3]`, into `target`.
 pub fn square_into(bytes: &[u8], side: u32, target: &mut [u8]) -> Result<(), DecodeError> {
-    let of_jpeg = || match jpeg::is_jpeg(bytes) {
+    guarded(bytes, || match jpeg::is_jpeg(bytes) {
         true => jpeg::square_into(bytes, side, MAX_SIDE, MAX_ALLOC, target),
-        false => Ok(false),
-    };
-    let done = catch_unwind(AssertUnwindSafe(of_jpeg)).unwrap_or(Err(DecodeError::Panic))?;
-    if done {
-        return Ok(());
-    }
-    centre_square_into(&decode_for(bytes, Some(side))?, side, target)
+        false => centre_square_into(&decode_other(bytes)?, side, target),
+    })
 }

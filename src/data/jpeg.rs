@@ -12,40 +12,25 @@ use libjpeg_turbo_rs::{
 
 use super::decode::DecodeError;
 use super::planes;
+use super::resize::centre_square_into;
 
 /// Whether a file's first bytes are those of a JPEG.
 pub(super) fn is_jpeg(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0xFF, 0xD8, 0xFF])
 }
 
-/// The image as RGB, turned as its EXIF data say, at the smallest of the scales 1, 1/2, 1/4 and 1/8
-/// at which both sides have at least `least` pixels (at 1 where none is given). Other eighths, which
-/// would be nearer, take longer than a whole decoding: their transforms are not vectorised.
+/// The image as RGB, turned as its EXIF data say.
 ///
 /// # Errors
 /// Corrupt or truncated files; a side above `max_side` pixels, or above `max_bytes` of memory.
-pub(super) fn decode(
-    bytes: &[u8],
-    least: Option<u32>,
-    max_side: u32,
-    max_bytes: u64,
-) -> Result<RgbImage, DecodeError> {
-    let mut decoder = decoder(bytes, max_side, max_bytes)?;
-    if let Some(denominator) = least.and_then(|least| denominator(&decoder, least)) {
-        decoder.set_scale(ScalingFactor::try_new(1, denominator)?);
-    }
-    decoder.set_output_format(PixelFormat::Rgb);
-    let orientation = decoder.exif_orientation();
-    let mut image = decoder.decode_image()?;
-    if let Some(orientation) = orientation {
-        image = image.apply_orientation_value(orientation);
-    }
-    let (width, height) = (image.width as u32, image.height as u32);
-    RgbImage::from_raw(width, height, image.into_vec()).ok_or(DecodeError::Empty)
+pub(super) fn decode(bytes: &[u8], max_side: u32, max_bytes: u64) -> Result<RgbImage, DecodeError> {
+    rgb(decoder(bytes, max_side, max_bytes)?)
 }
 
-/// The centre square of an image that is upright, in colour of the usual kind, and too small for a smaller
-/// scale, `[side, side, 3]`, into `target`; false where it is something else, for [`decode`].
+/// The centre square of the image, `[side, side, 3]`, into `target`. What is large is decoded at the
+/// smallest of the scales 1, 1/2, 1/4 and 1/8 at which both sides have at least `side` pixels (other
+/// eighths, which would be nearer, take longer than a whole decoding: their transforms are not
+/// vectorised); else an upright image in colour of the usual kind is made from its planes.
 ///
 /// # Errors
 /// As [`decode`].
@@ -55,28 +40,45 @@ pub(super) fn square_into(
     max_side: u32,
     max_bytes: u64,
     target: &mut [u8],
-) -> Result<bool, DecodeError> {
-    let decoder = decoder(bytes, max_side, max_bytes)?;
+) -> Result<(), DecodeError> {
+    let mut decoder = decoder(bytes, max_side, max_bytes)?;
+    if let Some(denominator) = denominator(&decoder, side) {
+        decoder.set_scale(ScalingFactor::try_new(1, denominator)?);
+    } else if let Some(halved) = usual(&decoder) {
+        let raw = decoder.decode_raw()?;
+        let planes = std::array::from_fn(|index| planes::Plane {
+            values: &raw.planes[index],
+            stride: raw.plane_widths[index],
+        });
+        let size = [raw.width, raw.height];
+        planes::square_into(&planes, size, halved, side as usize, target);
+        return Ok(());
+    }
+    centre_square_into(&rgb(decoder)?, side, target)
+}
+
+fn rgb(mut decoder: Decoder) -> Result<RgbImage, DecodeError> {
+    decoder.set_output_format(PixelFormat::Rgb);
+    let orientation = decoder.exif_orientation();
+    let mut image = decoder.decode_image()?;
+    if let Some(orientation) = orientation {
+        image = image.apply_orientation_value(orientation);
+    }
+    let (width, height) = (image.width as u32, image.height as u32);
+    RgbImage::from_raw(width, height, image.into_vec())
+        .filter(|image| !image.is_empty())
+        .ok_or(DecodeError::Empty)
+}
+
+/// Of an upright image in YCbCr: whether its chroma planes are [`halved`].
+fn usual(decoder: &Decoder) -> Option<[bool; 2]> {
     let header = decoder.header();
-    let Some(halved) = halved(header) else {
-        return Ok(false);
-    };
     let usual = decoder.jpeg_color_space() == ColorSpace::YCbCr
         && header.precision == 8
         && !header.is_lossless
         && header.width.min(header.height) > 0
         && decoder.exif_orientation().is_none_or(|turn| turn == 1);
-    if !usual || denominator(&decoder, side).is_some() {
-        return Ok(false);
-    }
-    let raw = decoder.decode_raw()?;
-    let planes = std::array::from_fn(|index| planes::Plane {
-        values: &raw.planes[index],
-        stride: raw.plane_widths[index],
-    });
-    let size = [raw.width, raw.height];
-    planes::square_into(&planes, size, halved, side as usize, target);
-    Ok(true)
+    halved(header).filter(|_| usual)
 }
 
 /// Whether the chroma planes have half of the luma plane's columns, and half of its rows; `None` for any

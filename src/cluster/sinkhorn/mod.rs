@@ -167,27 +167,20 @@ pub fn solve(
 pub fn solve_scores(scores: Scores, options: &SinkhornOptions) -> Result<Transport, ClusterError> {
     let problem = Problem::new(scores, options)?;
     let k = problem.k;
-    let marginals = options.rows.is_some() || options.columns.is_some();
-    let stored = match scores {
-        Scores::Stored { values, .. } => Some(values),
-        Scores::Linear(_) => None,
-    };
-    let why_not = match (marginals, stored) {
+    let needs = |what| ClusterError::Options(format!("labels of equal sizes need {what}"));
+    let balanced = match scores {
         _ if !options.exact_balance => None,
-        (true, _) => Some("equal marginals"),
-        (false, None) => Some("scores that are stored"),
-        (false, Some(_)) => None,
+        _ if options.rows.is_some() || options.columns.is_some() => {
+            return Err(needs("equal marginals"));
+        }
+        Scores::Linear(_) => return Err(needs("scores that are stored")),
+        Scores::Stored { values, .. } => Some(values),
     };
-    if let Some(needed) = why_not {
-        return Err(ClusterError::Options(format!(
-            "labels of equal sizes need {needed}"
-        )));
-    }
     let solution = problem.solve(options);
     let log_scalings = centred(solution.potentials);
     let mut labels = problem.labels(&log_scalings);
     let mut moved = 0;
-    if let Some(log_p) = stored.filter(|_| options.exact_balance) {
+    if let Some(log_p) = balanced {
         let duals = log_scalings.iter().map(|v| v / options.lambda).collect();
         moved = balance::equalise(log_p, k, duals, &mut labels).ok_or_else(|| {
             ClusterError::Options(
