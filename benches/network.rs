@@ -9,7 +9,7 @@ use std::time::Instant;
 use ssl_cluster::device::{self, DeviceChoice, PrecisionChoice};
 use ssl_cluster::model::network::Network;
 use ssl_cluster::model::{LinearHead, find};
-use ssl_cluster::train::optim::Sgd;
+use ssl_cluster::train::optim::{Optimiser, Rule, Training};
 use tch::{Kind, Tensor, nn};
 
 /// Batches before the clock starts, and batches that are timed: their median counts.
@@ -53,9 +53,14 @@ fn main() {
         "train" => {
             let head_store = nn::VarStore::new(device);
             let head = LinearHead::new(&head_store.root(), network.dim(), CLASSES);
-            let mut optimiser = Sgd::new(1e-5);
-            optimiser.add("backbone", &network.store, 0.9);
-            optimiser.add("head", &head_store, 0.0);
+            let mut optimiser = Optimiser::default();
+            let training = |momentum| Training {
+                rule: Rule::Sgd { momentum },
+                lr: 1.0,
+                weight_decay: 1e-5,
+            };
+            optimiser.add("backbone", &network.store, training(0.9));
+            optimiser.add("head", &head_store, training(0.0));
             let targets = Tensor::randint(CLASSES, [batch], (Kind::Int64, device));
             timed(device, || {
                 let features = network.activation(&network.prepare(&images), true);

@@ -297,8 +297,9 @@ fn pretext_accuracy(
     };
     let (mut right, mut asked) = (0, 0);
     let order = (0..data.len() as u32).collect();
-    let lengths = equal_lengths(data.len(), extract_size(config.data.size));
-    for batch in batches(&data.pixels, order, lengths, extractor.network.device()) {
+    let device = extractor.network.device();
+    let lengths = equal_lengths(data.len(), extract_size(config.data.size, device));
+    for batch in batches(&data.pixels, order, lengths, device) {
         let batch = Batch::new(batch?, &extractor.network);
         let Some((correct, count)) = method.pretext_accuracy(&context, &batch) else {
             return Ok(None);

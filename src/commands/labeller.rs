@@ -66,7 +66,7 @@ impl Extractor {
         monitor: &dyn Monitor,
         take: &mut dyn FnMut(Extracted) -> Result<()>,
     ) -> Result<()> {
-        let size = extract_size(self.size);
+        let size = extract_size(self.size, self.network.device());
         let network = self.network.frozen();
         monitor.begin(Phase::Extract, "extracting", set.files.len() as u64);
         let mut block = |read: Read, rows: Range<usize>| -> Result<()> {

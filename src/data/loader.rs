@@ -35,8 +35,9 @@ impl PixelBatch {
         } else {
             let copy = pixels.gather(rows)?;
             Squares::Copied(match device {
-                // Only from pinned memory can a CUDA device fetch while the program goes on.
-                Device::Cuda(_) => copy.pin_memory(device),
+                // Only from pinned memory can a CUDA device fetch while the program goes on. (The public
+                // `pin_memory` of libtorch warns of the argument that tch gives it, each time.)
+                Device::Cuda(_) => copy.internal_pin_memory(device),
                 _ => copy,
             })
         };

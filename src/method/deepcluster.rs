@@ -19,7 +19,7 @@ use crate::cluster::{Empty, linfa};
 use crate::config::defaults::Choice;
 use crate::config::{Config, Settings};
 use crate::data::sampler::{inverse_size_weights, shuffled, uniform_over_labels};
-use crate::model::LinearHead;
+use crate::model::{LinearHead, store_on};
 use crate::random::Purpose;
 use crate::record::LabelStepRecord;
 
@@ -235,9 +235,10 @@ struct DeepCluster {
 impl DeepCluster {
     fn new(build: &Build) -> Result<Self> {
         let options = Options::parse(&build.config.method)?;
-        let store = nn::VarStore::new(build.network.device());
         let clusters = build.config.cluster.clusters as i64;
-        let head = LinearHead::new(&store.root(), build.network.dim(), clusters);
+        let (store, head) = store_on(build.network.device(), |root| {
+            LinearHead::new(root, build.network.dim(), clusters)
+        });
         let interval = (options.reassign * build.images as f64).round().max(1.0) as u64;
         let features = FeatureSource::new(options.features_from, build);
         Ok(Self {
@@ -277,8 +278,9 @@ impl DeepCluster {
         if before[0] == clusters {
             self.head.reset();
         } else {
-            self.store = nn::VarStore::new(self.store.device());
-            self.head = LinearHead::new(&self.store.root(), before[1], clusters);
+            (self.store, self.head) = store_on(self.store.device(), |root| {
+                LinearHead::new(root, before[1], clusters)
+            });
         }
     }
 

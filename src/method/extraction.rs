@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::{Batch, Position, View};
 use crate::cluster::assigner::FeatureKind;
@@ -18,8 +18,11 @@ use crate::model::network::{Frozen, Network};
 use crate::profile::{Part, Profile};
 use crate::random::{Purpose, key};
 
-/// Pixels of one channel in a batch for extraction: see [`extract_size`].
-const EXTRACT_PIXELS: usize = 1 << 20;
+/// Pixels of one channel in a batch for extraction, and images in it at most: see [`extract_size`]. A
+/// device is only busy with more of them: ResNet-50 at 224 px gets through three times as many images a
+/// second in batches of 256 as in batches of 20 on an H100.
+const ON_CPU: (usize, usize) = (1 << 20, 512);
+const ON_DEVICE: (usize, usize) = (256 * 224 * 224, 2_048);
 
 /// Which features of which view of the images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +65,7 @@ impl<'a> Extraction<'a> {
 
     /// Images of a batch.
     pub fn size(&self) -> usize {
-        extract_size(self.config.data.size)
+        extract_size(self.config.data.size, self.network.device())
     }
 
     /// Room for the features of `n` images.
@@ -176,9 +179,13 @@ impl Ready {
     }
 }
 
-/// Images in a batch for extraction at an input of `size` pixels.
-pub fn extract_size(size: usize) -> usize {
-    (EXTRACT_PIXELS / (size * size)).clamp(16, 512)
+/// Images in a batch for extraction at an input of `size` pixels on `device`.
+pub fn extract_size(size: usize, device: Device) -> usize {
+    let (pixels, most) = match device {
+        Device::Cpu => ON_CPU,
+        _ => ON_DEVICE,
+    };
+    (pixels / (size * size)).clamp(16, most)
 }
 
 /// Features `[b, d] f32` of images `[b, 3, s, s]` in 0..1. The batch is filled up to `size` images, so

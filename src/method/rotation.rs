@@ -14,7 +14,7 @@ use super::{
 };
 use crate::cluster::Empty;
 use crate::config::{DataSettings, Schedule, Settings, TrainSettings};
-use crate::model::LinearHead;
+use crate::model::{LinearHead, store_on};
 
 /// The registry entry.
 pub const ENTRY: MethodEntry = MethodEntry {
@@ -51,8 +51,9 @@ struct Rotation {
 
 impl Rotation {
     fn new(build: &Build) -> Self {
-        let store = nn::VarStore::new(build.network.device());
-        let head = LinearHead::new(&store.root(), build.network.dim(), TURNS);
+        let (store, head) = store_on(build.network.device(), |root| {
+            LinearHead::new(root, build.network.dim(), TURNS)
+        });
         Self { store, head }
     }
 

@@ -18,7 +18,7 @@ use crate::cluster::sinkhorn::{self, Linear, Scores, SinkhornOptions, Solver, Tr
 use crate::config::defaults::{Choice, Facts};
 use crate::config::{Config, DataSettings, Schedule, Settings, TrainSettings};
 use crate::device;
-use crate::model::MultiHead;
+use crate::model::{MultiHead, store_on};
 use crate::monitor::Phase;
 use crate::random::{Purpose, stream};
 use crate::record::LabelStepRecord;
@@ -250,13 +250,10 @@ impl Sela {
         let options = Options::parse(&build.config.method)?;
         let train = &build.config.train;
         let clusters = build.config.cluster.clusters;
-        let store = nn::VarStore::new(build.network.device());
-        let heads = MultiHead::new(
-            &store.root(),
-            build.network.dim(),
-            options.heads as i64,
-            clusters as i64,
-        );
+        let (store, heads) = store_on(build.network.device(), |root| {
+            let (heads, clusters) = (options.heads as i64, clusters as i64);
+            MultiHead::new(root, build.network.dim(), heads, clusters)
+        });
         let due = label_times(&options, train.epochs, build.images);
         let labels = (0..options.heads as u64)
             .map(|head| initial_labels(build.images, clusters, train.seed, head))

@@ -4,7 +4,7 @@
 //! each time the clusters change; SeLa (<https://arxiv.org/abs/1911.05371>) has several,
 //! each with its own labels. Weights are N(0, 0.01), biases 0, in both.
 
-use tch::{Tensor, nn};
+use tch::{Device, Tensor, nn};
 
 use super::layers::LINEAR_STDEV;
 
@@ -34,9 +34,11 @@ impl Rows {
     }
 
     fn reset(&mut self) {
+        // Drawn on the CPU, as the first weights are.
+        let drawn = |like: &Tensor, init| nn::init::init(init, &like.size(), Device::Cpu);
         tch::no_grad(|| {
-            self.weight.init(WEIGHT_INIT);
-            self.bias.init(BIAS_INIT);
+            self.weight.copy_(&drawn(&self.weight, WEIGHT_INIT));
+            self.bias.copy_(&drawn(&self.bias, BIAS_INIT));
         });
     }
 }

@@ -15,7 +15,7 @@ mod sobel;
 pub mod vgg;
 pub mod weights;
 
-use tch::{Kind, Tensor, nn};
+use tch::{Device, Kind, Tensor, nn};
 
 pub use heads::{LinearHead, MultiHead};
 pub use sobel::sobel;
@@ -138,6 +138,17 @@ pub const BACKBONES: &[BackboneEntry] = &[
     alexnet::ALEXNET,
     vgg::VGG16,
 ];
+
+/// A variable store on `device` and what `build` makes in it. Initial weights are drawn on the CPU and then
+/// moved, so that a seed gives the same ones wherever the network is.
+pub fn store_on<T>(device: Device, build: impl FnOnce(&nn::Path) -> T) -> (nn::VarStore, T) {
+    let mut store = nn::VarStore::new(Device::Cpu);
+    let built = build(&store.root());
+    if device != Device::Cpu {
+        tch::no_grad(|| store.set_device(device));
+    }
+    (store, built)
+}
 
 /// The entry called `name`, if there is one.
 pub fn find(name: &str) -> Option<&'static BackboneEntry> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::weights::{self, LoadReport, WeightsError};
-use super::{Backbone, BackboneEntry, Shape, ShapeError, sobel};
+use super::{Backbone, BackboneEntry, Shape, ShapeError, sobel, store_on};
 use crate::device::Precision;
 
 /// Mean and deviation of ImageNet's R, G and B in 0..1: torchvision's normalisation, so that its
@@ -78,14 +78,13 @@ impl Network {
         device: Device,
         precision: Precision,
     ) -> Result<Self, ShapeError> {
-        let store = nn::VarStore::new(device);
         let shape = Shape {
             size: size as i64,
             in_channels: if sobel { 2 } else { 3 },
         };
-        let backbone = entry.build(&store.root(), &shape)?;
+        let (store, backbone) = store_on(device, |root| entry.build(root, &shape));
         Ok(Self {
-            backbone,
+            backbone: backbone?,
             store,
             input: Input::new(sobel, precision.kind(), device),
         })

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::meter::Meter;
 use super::narrate::narrate;
-use super::optim::Sgd;
+use super::optim::{Optimiser, Rule, Training};
 use super::output::final_records;
 use crate::cluster::metrics::nmi;
 use crate::config::Config;
@@ -63,7 +63,7 @@ impl<'a> Stage<'a> {
 pub struct Session<'a> {
     stage: Stage<'a>,
     method: Box<dyn Method>,
-    optimiser: Sgd,
+    optimiser: Optimiser,
     run: &'a RunDir,
     position: Position,
     /// The order of images, and where it began.
@@ -89,11 +89,16 @@ impl<'a> Session<'a> {
         let Stage {
             config, network, ..
         } = stage;
-        let mut optimiser = Sgd::new(config.train.weight_decay);
-        optimiser.add(BACKBONE, &network.store, config.train.momentum);
+        let mut optimiser = Optimiser::default();
+        let training = |momentum| Training {
+            rule: Rule::Sgd { momentum },
+            lr: 1.0,
+            weight_decay: config.train.weight_decay,
+        };
+        optimiser.add(BACKBONE, &network.store, training(config.train.momentum));
         for module in method.modules() {
             let momentum = module.momentum.unwrap_or(config.train.momentum);
-            optimiser.add(module.name, module.store, momentum);
+            optimiser.add(module.name, module.store, training(momentum));
         }
         Self {
             stage,

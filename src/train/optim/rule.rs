@@ -1,0 +1,97 @@
+//! How parameters follow their gradients, as PyTorch's optimisers do it.
+
+use tch::{Kind, Tensor};
+
+use super::Training;
+use super::flat::Flat;
+
+/// A rule with its constants. `p` are the parameters, `g` the gradient, `wd` the weight decay.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule {
+    /// `g += wd·p; v = momentum·v + g; p −= lr·v` (`torch.optim.SGD`).
+    Sgd { momentum: f64 },
+    /// Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019; `torch.optim.AdamW`).
+    AdamW { betas: [f64; 2] },
+    /// SGD whose gradient is scaled, parameter by parameter, to `trust · ‖p‖ / (‖g‖ + wd·‖p‖)` of itself
+    /// (You, Gitman, Ginsburg: Large Batch Training of Convolutional Networks, 2017; apex `LARC` without
+    /// clipping, as SwAV and DeepCluster-v2 use it). Where either norm is 0, plain SGD without decay.
+    Larc { momentum: f64, trust: f64 },
+}
+
+/// What AdamW and LARC add to a divisor.
+const EPSILON: f64 = 1e-8;
+
+impl Rule {
+    /// What the rule remembers of each number: the velocity, or the two moments of the gradient.
+    pub fn slots(&self) -> &'static [&'static str] {
+        match *self {
+            Self::Sgd { momentum } | Self::Larc { momentum, .. } if momentum > 0.0 => &[""],
+            Self::Sgd { .. } | Self::Larc { .. } => &[],
+            Self::AdamW { .. } => &["first", "second"],
+        }
+    }
+
+    /// One step at the run's learning rate `lr`.
+    pub(super) fn update(&self, flat: &mut Flat, training: &Training, lr: f64) {
+        let lr = lr * training.lr;
+        let decay = training.weight_decay;
+        flat.steps += 1;
+        match *self {
+            Self::Sgd { momentum } => {
+                let gradient = match decay > 0.0 {
+                    true => &flat.gradients + &flat.values * decay,
+                    false => flat.gradients.shallow_clone(),
+                };
+                descend(flat, gradient, momentum, lr);
+            }
+            Self::Larc { momentum, trust } => {
+                let gradient = scaled(flat, decay, trust);
+                descend(flat, gradient, momentum, lr);
+            }
+            Self::AdamW { betas } => adapt(flat, betas, decay, lr),
+        }
+    }
+}
+
+/// `v = momentum·v + gradient; p −= lr·v`
+fn descend(flat: &mut Flat, gradient: Tensor, momentum: f64, lr: f64) {
+    let direction = match flat.slots.first_mut() {
+        Some((_, velocity)) => {
+            *velocity *= momentum;
+            *velocity += gradient;
+            velocity.shallow_clone()
+        }
+        None => gradient,
+    };
+    flat.values -= direction * lr;
+}
+
+/// The gradient with weight decay, scaled as LARC does.
+fn scaled(flat: &Flat, decay: f64, trust: f64) -> Tensor {
+    let norms = |of: &Tensor| {
+        let each: Vec<Tensor> = flat.views(of).iter().map(Tensor::norm).collect();
+        Tensor::stack(&each, 0)
+    };
+    let (parameters, gradients) = (norms(&flat.values), norms(&flat.gradients));
+    let some = parameters.gt(0.0).logical_and(&gradients.gt(0.0));
+    let rate = &parameters * trust / (gradients + &parameters * decay + EPSILON);
+    let rate = rate.where_self(&some, &rate.ones_like());
+    let decay = some.to_kind(Kind::Float) * decay;
+    (&flat.gradients + &flat.values * flat.spread(&decay)) * flat.spread(&rate)
+}
+
+fn adapt(flat: &mut Flat, [first, second]: [f64; 2], decay: f64, lr: f64) {
+    let steps = flat.steps as i32;
+    let gradient = &flat.gradients;
+    let [(_, mean), (_, square)] = &mut flat.slots[..] else {
+        return;
+    };
+    *mean += (gradient - &*mean) * (1.0 - first);
+    *square *= second;
+    *square += gradient.square() * (1.0 - second);
+    let root = (1.0 - second.powi(steps)).sqrt();
+    let divisor = square.sqrt() / root + EPSILON;
+    let step = &*mean / divisor * (lr / (1.0 - first.powi(steps)));
+    flat.values *= 1.0 - lr * decay;
+    flat.values -= step;
+}
