@@ -97,7 +97,56 @@ impl Assigner {
         }
     }
 
-    /// Labels of `features` `[n, d]`, on the CPU in f64, by blocks of 64 MiB.
+    /// The same rule with its tensors on `device`, where it then does its work.
+    pub fn to_device(&self, device: Device) -> Self {
+        let here = |tensor: &Tensor| tensor.to_device(device);
+        match self {
+            Self::Centroids {
+                pca,
+                centroids,
+                variance,
+            } => Self::Centroids {
+                pca: pca.to_device(device),
+                centroids: here(centroids),
+                variance: *variance,
+            },
+            Self::Points {
+                pca,
+                points,
+                labels,
+                centroids,
+                sigma,
+            } => Self::Points {
+                pca: pca.to_device(device),
+                points: here(points),
+                labels: here(labels),
+                centroids: here(centroids),
+                sigma: *sigma,
+            },
+            Self::Heads {
+                weights,
+                biases,
+                log_scalings,
+                lambda,
+            } => Self::Heads {
+                weights: here(weights),
+                biases: here(biases),
+                log_scalings: here(log_scalings),
+                lambda: *lambda,
+            },
+        }
+    }
+
+    fn device(&self) -> Device {
+        match self {
+            Self::Centroids { centroids, .. } | Self::Points { centroids, .. } => {
+                centroids.device()
+            }
+            Self::Heads { weights, .. } => weights.device(),
+        }
+    }
+
+    /// Labels of `features` `[n, d]` from anywhere, on the device of the rule in f64, by blocks of 64 MiB.
     pub fn assign(&self, features: &Tensor) -> Assignments {
         tch::no_grad(|| {
             let n = features.size()[0];
@@ -106,7 +155,7 @@ impl Assigner {
             for start in (0..n).step_by(rows as usize) {
                 let block = features
                     .narrow(0, start, rows.min(n - start))
-                    .to_device(Device::Cpu)
+                    .to_device(self.device())
                     .to_kind(Kind::Double);
                 all.append(self.assign_block(&block));
             }
@@ -414,10 +463,10 @@ fn squared_distances(points: &Tensor, others: &Tensor) -> Tensor {
 }
 
 fn to_labels(labels: &Tensor) -> Vec<u32> {
-    let labels: Vec<i64> = Vec::try_from(labels).unwrap_or_default();
+    let labels: Vec<i64> = Vec::try_from(&labels.to_device(Device::Cpu)).unwrap_or_default();
     labels.into_iter().map(|label| label as u32).collect()
 }
 
 fn to_f64(values: &Tensor) -> Vec<f64> {
-    Vec::try_from(values).unwrap_or_default()
+    Vec::try_from(&values.to_device(Device::Cpu)).unwrap_or_default()
 }

@@ -12,7 +12,7 @@ use rand::seq::index;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tch::{Kind, Tensor};
 
-use super::points::{self, Points, Tally};
+use super::points::{self, Points};
 use super::preprocess::l2_rows;
 use super::{
     Assignment, ClusterError, Clusterer, Clustering, Empty, Engine, Init, KMeansOptions, Statistics,
@@ -39,18 +39,25 @@ impl Clusterer for TensorKMeans {
         let started = Instant::now();
         let _one_thread = (!self.products).then(OneThread::new);
         let tensor = prepared(points, options.spherical);
-        let points = points::points(&tensor, options.weights, options.clusters, self.products)?;
+        let device = options.device.unwrap_or(tensor.device());
+        let points = points::points(
+            &tensor,
+            options.weights,
+            options.clusters,
+            device,
+            self.products,
+        )?;
         let centroids = initial_centroids(&tensor, options)?;
         let mut run = Run {
             tensor: &tensor,
             points,
-            centroids,
+            centroids: Tensor::new(),
             options,
             rng: stream(options.seed, Purpose::Clustering, 1, 0),
             history: Vec::new(),
             empty: 0,
         };
-        run.assign(started);
+        run.assign(centroids, 0, started);
         run.iterate();
         Ok(Clustering {
             labels: run.points.labels(),
@@ -79,73 +86,40 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The first assignment.
-    fn assign(&mut self, started: Instant) {
-        let tally = self.points.assign(&self.centroids);
-        for (assignment, empty) in Tally::read(&[tally]) {
-            self.empty = empty;
-            self.history.push(Assignment {
-                seconds: started.elapsed().as_secs_f64(),
-                ..assignment
-            });
-        }
+    /// Assigns all points to `centroids`, before which `reassigned` clusters were filled.
+    fn assign(&mut self, centroids: Tensor, reassigned: usize, since: Instant) -> Assignment {
+        let found = self.points.assign(&centroids);
+        let assignment = Assignment {
+            reassigned,
+            seconds: since.elapsed().as_secs_f64(),
+            ..found.assignment
+        };
+        (self.centroids, self.empty) = (centroids, found.empty);
+        self.history.push(assignment);
+        assignment
     }
 
     /// Iterates until nothing changes any more, little enough, or often enough.
     fn iterate(&mut self) {
-        let mut begun = 1;
-        while self.history.len() <= self.options.iterations {
-            let fills = self.fills();
-            let left = self.options.iterations + 1 - self.history.len();
-            // What follows an iteration that left clusters empty is not what was begun meanwhile.
-            begun = if fills { 1 } else { begun.min(left) };
-            if self.begin(begun, fills) {
-                break;
-            }
-            begun = (2 * begun).min(self.points.ahead());
-        }
-    }
-
-    /// Begins `count` iterations, the first of which fills clusters that are empty if it `fills`, and
-    /// then looks at them in turn. Returns whether they came to an end.
-    fn begin(&mut self, count: usize, fills: bool) -> bool {
-        let since = Instant::now();
-        let mut reassigned = 0;
-        let (mut steps, mut tallies) = (Vec::new(), Vec::new());
-        let mut centroids = self.centroids.shallow_clone();
-        for _ in 0..count {
-            centroids = self.points.means(&centroids);
-            if fills {
-                reassigned = self.fill(&mut centroids);
-            }
+        for _ in 0..self.options.iterations {
+            let since = Instant::now();
+            let mut centroids = self.points.means(&self.centroids);
+            let reassigned = if self.fills() {
+                self.fill(&mut centroids)
+            } else {
+                0
+            };
             if self.options.spherical {
                 centroids = l2_rows(&centroids);
             }
-            tallies.push(self.points.assign(&centroids));
-            steps.push(centroids.shallow_clone());
-        }
-        let found = Tally::read(&tallies);
-        let seconds = since.elapsed().as_secs_f64() / count as f64;
-        for (centroids, (assignment, empty)) in steps.into_iter().zip(found) {
             let before = self.history.last().map_or(0.0, |last| last.objective);
-            (self.centroids, self.empty) = (centroids, empty);
-            self.history.push(Assignment {
-                reassigned,
-                seconds,
-                ..assignment
-            });
-            let gain = before - assignment.objective;
-            let slow = gain >= 0.0 && gain < self.options.tolerance * assignment.objective;
-            let ended = assignment.moved == 0 || slow;
-            if ended || self.fills() {
-                // Labels are of the last iteration that was begun, unless nothing has moved since.
-                if assignment.moved > 0 && count > 1 {
-                    self.points.assign(&self.centroids);
-                }
-                return ended;
+            let now = self.assign(centroids, reassigned, since);
+            let gain = before - now.objective;
+            let slow = gain >= 0.0 && gain < self.options.tolerance * now.objective;
+            if now.moved == 0 || slow {
+                break;
             }
         }
-        false
     }
 
     /// Whether empty clusters are to be filled now.

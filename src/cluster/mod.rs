@@ -145,6 +145,9 @@ pub struct KMeansOptions<'a> {
     /// How much each point counts, `[n]`, none negative; each 1 where not given. Random and spread
     /// initial centroids do not look at it.
     pub weights: Option<&'a Tensor>,
+    /// Where the work is done, if not where the points lie: those that a device has no room for come to it
+    /// block by block.
+    pub device: Option<Device>,
 }
 
 impl Default for KMeansOptions<'_> {
@@ -161,6 +164,7 @@ impl Default for KMeansOptions<'_> {
             restarts: 1,
             max_points_per_centroid: None,
             weights: None,
+            device: None,
         }
     }
 }
@@ -306,9 +310,9 @@ fn fit(
     let mut clustering = engine.clusterer.fit(&sample, &of_sample)?;
     let started = std::time::Instant::now();
     let points = kmeans::prepared(points, options.spherical);
-    let mut all = points::points(&points, options.weights, options.clusters, false)?;
-    let tally = all.assign(&clustering.centroids);
-    let last = points::Tally::read(&[tally])[0].0;
+    let device = options.device.unwrap_or(points.device());
+    let mut all = points::points(&points, options.weights, options.clusters, device, false)?;
+    let last = all.assign(&clustering.centroids).assignment;
     (clustering.labels, clustering.sizes) = (all.labels(), all.sizes());
     clustering.statistics.history.push(Assignment {
         seconds: started.elapsed().as_secs_f64(),

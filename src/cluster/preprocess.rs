@@ -28,15 +28,28 @@ pub struct Pca {
 }
 
 impl Pca {
-    /// Principal components of `features` `[n, d]`: at most `most` of them, fewer where the rank is
-    /// smaller. The covariance is summed in f64 by blocks in one pass, so that features may lie in a
+    /// As [`Self::fit_on`], where the features are.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn fit(features: &Tensor, most: usize, whiten: bool) -> Result<Self, ClusterError> {
+        Self::fit_on(features.device(), features, most, whiten)
+    }
+
+    /// Principal components of `features` `[n, d]`, which may lie elsewhere, on `device`: at most `most` of
+    /// them, fewer where the rank is smaller. The covariance is summed in f64 by blocks in one pass, so that features may lie in a
     /// mapped file (memory: a few times d² doubles and 128 MiB); where there
     /// are fewer rows than columns the n x n matrix of inner products, which has the same eigenvalues,
     /// takes its place.
     ///
     /// # Errors
     /// Not a matrix, no rows, or a row with NaN or infinity.
-    pub fn fit(features: &Tensor, most: usize, whiten: bool) -> Result<Self, ClusterError> {
+    pub fn fit_on(
+        device: Device,
+        features: &Tensor,
+        most: usize,
+        whiten: bool,
+    ) -> Result<Self, ClusterError> {
         let (n, d) = matrix_size(features)?;
         if n == 0 {
             return Err(ClusterError::TooFewPoints {
@@ -47,9 +60,9 @@ impl Pca {
         tch::no_grad(|| {
             let (mean, values, components) = if n < d {
                 check_finite(features)?;
-                of_few_rows(features, most)
+                of_few_rows(&features.to_device(device), most)
             } else {
-                of_covariance(features, most)?
+                of_covariance(device, features, most)?
             };
             let rank = components.size()[0];
             let largest = components.abs().argmax(1, true);
@@ -78,21 +91,22 @@ impl Pca {
         self.components.size()[0] as usize
     }
 
-    /// Projects `features` `[n, d]` to `[n, r]` of `kind`, computed in f64 by blocks.
+    /// Projects `features` `[n, d]` from anywhere to `[n, r]` of `kind` on the device of the components,
+    /// computed in f64 by blocks.
     pub fn apply(&self, features: &Tensor, kind: Kind) -> Tensor {
         tch::no_grad(|| {
-            let here = |tensor: &Tensor| tensor.to_device(features.device());
+            let device = self.components.device();
             // A new tensor: the transpose shares the components' memory.
             let projection = if self.whiten {
                 self.components.transpose(0, 1) / (&self.eigenvalues + self.epsilon()).sqrt()
             } else {
                 self.components.transpose(0, 1)
             };
-            let (mean, projection) = (here(&self.mean), here(&projection));
             let shape = [features.size()[0], self.rank() as i64];
-            let projected = Tensor::empty(shape, (kind, features.device()));
+            let projected = Tensor::empty(shape, (kind, device));
             for (start, rows) in chunks(features, CHUNK_BYTES) {
-                let block = (rows.to_kind(Kind::Double) - &mean).matmul(&projection);
+                let rows = rows.to_device(device).to_kind(Kind::Double);
+                let block = (&rows - &self.mean).matmul(&projection);
                 projected
                     .narrow(0, start as i64, rows.size()[0])
                     .copy_(&block);
@@ -114,13 +128,17 @@ impl Pca {
 }
 
 /// The mean, the eigenvalues of the covariance, falling, and the first eigenvectors `[r, d]`.
-fn of_covariance(features: &Tensor, most: usize) -> Result<(Tensor, Tensor, Tensor), ClusterError> {
+fn of_covariance(
+    device: Device,
+    features: &Tensor,
+    most: usize,
+) -> Result<(Tensor, Tensor, Tensor), ClusterError> {
     let (n, d) = (features.size()[0] as f64, features.size()[1]);
-    let options = (Kind::Double, features.device());
+    let options = (Kind::Double, device);
     let (mut sum, mut products) = (Tensor::zeros([d], options), Tensor::zeros([d, d], options));
     let mut origin: Option<Tensor> = None;
     for (_, rows) in chunks(features, CHUNK_BYTES) {
-        let rows = rows.to_kind(Kind::Double);
+        let rows = rows.to_device(device).to_kind(Kind::Double);
         // Near the mean, so that little is lost when its square is taken off at the end.
         let origin = origin.get_or_insert_with(|| mean_of(&rows));
         let centred = rows - &*origin;

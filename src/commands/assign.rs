@@ -18,7 +18,7 @@ pub fn run(args: cli::Assign, ui: &Ui) -> Result<ExitStatus> {
     let format = choose_format(args.format.as_deref(), args.out.as_deref())?;
     let device = machine(&args.machine)?;
     let (run, config) = open_in(&args.run, &args.numbers)?;
-    let assigner = assigner(&run)?;
+    let assigner = assigner(&run, device)?;
     let extractor = Extractor::of_run(&run, &config, device)?;
     if let Some(init) = &args.init {
         extractor.network.load(init)?;

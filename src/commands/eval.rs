@@ -37,7 +37,7 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
     }
     let device = machine(&args.machine)?;
     let (run, config) = open_in(&args.run, &args.numbers)?;
-    let assigner = assigner(&run)?;
+    let assigner = assigner(&run, device)?;
     let extractor = Extractor::of_run(&run, &config, device)?;
     let known_place = args.train.clone().unwrap_or_else(|| place_of_run(&config));
     let known = match &args.train {

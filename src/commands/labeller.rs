@@ -178,8 +178,8 @@ pub fn unknown_arch(name: &str) -> anyhow::Error {
     ))
 }
 
-/// The labelling rule of a run.
-pub fn assigner(run: &RunDir) -> Result<Assigner> {
+/// The labelling rule of a run, on `device`.
+pub fn assigner(run: &RunDir, device: Device) -> Result<Assigner> {
     let path = run.clustering();
     if !path.is_file() {
         bail!(Error::NotARun {
@@ -191,8 +191,9 @@ pub fn assigner(run: &RunDir) -> Result<Assigner> {
         });
     }
     let file = weights::read(&path)?;
-    Assigner::from_tensors(file.tensors, &file.metadata)
-        .map_err(|reason| anyhow::anyhow!("'{}' cannot be used: {reason}", path.display()))
+    let assigner = Assigner::from_tensors(file.tensors, &file.metadata)
+        .map_err(|reason| anyhow::anyhow!("'{}' cannot be used: {reason}", path.display()))?;
+    Ok(assigner.to_device(device))
 }
 
 /// The run at `path` with its options.

@@ -10,7 +10,6 @@ pub mod loader;
 mod planes;
 pub mod resize;
 pub mod sampler;
-pub mod scratch;
 pub mod source;
 pub mod squares;
 pub mod survey;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use super::room::room;
 use super::{Batch, Build, Context, State, View};
 use crate::cluster::assigner::FeatureKind;
 
@@ -28,14 +29,12 @@ pub struct FeatureSource(Option<FeatureBank>);
 impl FeatureSource {
     /// A source for the images of a run, none of which has been seen.
     pub fn new(from: FeaturesFrom, build: &Build) -> Self {
-        let (n, dim, device) = (
-            build.images as i64,
-            build.network.dim(),
-            build.network.device(),
-        );
-        Self((from == FeaturesFrom::Training).then(|| FeatureBank {
-            features: Tensor::zeros([n, dim], (Kind::Float, device)),
-            seen: Tensor::zeros([n], (Kind::Bool, device)),
+        Self((from == FeaturesFrom::Training).then(|| {
+            let shape = [build.images as i64, build.network.dim()];
+            let mut features = room(shape, build.network.device());
+            let seen = Tensor::zeros([shape[0]], (Kind::Bool, features.device()));
+            let _ = features.zero_();
+            FeatureBank { features, seen }
         }))
     }
 
@@ -72,7 +71,7 @@ impl FeatureSource {
     }
 }
 
-/// The newest hidden features of each image `[n, d] f32`, on the network's device.
+/// The newest hidden features of each image `[n, d] f32`, on the network's device if it has room.
 #[derive(Debug)]
 struct FeatureBank {
     features: Tensor,
@@ -91,8 +90,9 @@ impl FeatureBank {
         let places: Vec<i64> = last.into_values().collect();
         tch::no_grad(|| {
             let places = Tensor::from_slice(&places).to_device(hidden.device());
-            let index = batch.index.index_select(0, &places);
-            let newest = hidden.detach().index_select(0, &places);
+            let here = self.features.device();
+            let index = batch.index.index_select(0, &places).to_device(here);
+            let newest = hidden.detach().index_select(0, &places).to_device(here);
             let _ = self.features.index_copy_(0, &index, &newest);
             let _ = self.seen.index_fill_(0, &index, 1);
         });
@@ -113,6 +113,7 @@ impl FeatureBank {
         if !rows.is_empty() {
             let rows = rows.into_iter().map(|row| row as u32).collect();
             let extracted = context.features_of(FeatureKind::Hidden, view, rows)?;
+            let extracted = extracted.to_device(features.device());
             let _ = features.index_copy_(0, &missing, &extracted);
         }
         Ok(match kind {

@@ -11,6 +11,7 @@ use crate::data::Dataset;
 use crate::data::augment::{self, Augmentation, ViewKey};
 use crate::data::loader::{PixelBatch, batches, equal_lengths};
 use crate::data::squares::Squares;
+use crate::device::within_memory;
 use crate::model::network::Network;
 use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::profile::{Part, Profile};
@@ -165,7 +166,17 @@ impl Context<'_> {
                 self.monitor.end();
                 return Err(Interrupted.into());
             }
-            let count = extraction.append(batch?, &mut features);
+            let batch = batch?;
+            let append = || extraction.append(batch, &mut features);
+            let doing = || {
+                format!(
+                    "while features of {} images at a time were extracted (with room for all, {:.1} GB)",
+                    extraction.size(),
+                    4e-9 * (n as i64 * self.network.dim()) as f64
+                )
+            };
+            let cure = "a smaller --size or --arch takes less, and so does --device cpu";
+            let count = within_memory(self.network.device(), doing, cure, append)?;
             self.monitor.advance(count as u64);
         }
         self.monitor.end();

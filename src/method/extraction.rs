@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use tch::{Device, Tensor};
 
+use super::room::room;
 use super::{Batch, Position, View};
 use crate::cluster::assigner::FeatureKind;
 use crate::config::Config;
 use crate::data::augment::ViewKey;
 use crate::data::cache::Pixels;
 use crate::data::loader::{PixelBatch, equal_lengths};
-use crate::data::scratch;
+use crate::device::within_memory;
 use crate::model::network::{Frozen, Network};
 use crate::profile::{Part, Profile};
 use crate::random::{Purpose, key};
@@ -72,7 +73,7 @@ impl<'a> Extraction<'a> {
     pub fn room(&self, n: usize) -> Features {
         let shape = [n as i64, self.network.dim()];
         Features {
-            rows: scratch::room(shape, self.network.device()),
+            rows: room(shape, self.network.device()),
             count: 0,
         }
     }
@@ -150,12 +151,13 @@ impl<'a> Ahead<'a> {
         for length in equal_lengths(rows.len(), self.extraction.size()) {
             let places: Vec<u32> = (first..first + length as u32).collect();
             first += length as u32;
-            // What cannot be had now leaves a gap, for which the pass is made again.
+            // What cannot be had now leaves a gap, for which the pass is made again, and says why it fails.
             let Ok(mut batch) = PixelBatch::new(&pixels, &places, device) else {
                 continue;
             };
             batch.rows.iter_mut().for_each(|row| *row += rows.start);
-            self.extraction.append(batch, &mut self.features);
+            let append = || self.extraction.append(batch, &mut self.features);
+            let _ = within_memory(device, String::new, "", append);
         }
     }
 

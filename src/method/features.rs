@@ -11,6 +11,7 @@ use crate::cluster::assigner::{Assigner, FeatureKind};
 use crate::cluster::pic::{self, Pic, PicOptions};
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::cluster::{self, Clustering, Empty, Init, KMeansOptions};
+use crate::device::within_memory;
 use crate::monitor::Phase;
 use crate::random::Purpose;
 use crate::record::LabelStepRecord;
@@ -42,7 +43,7 @@ pub fn group_features(
     let started = std::time::Instant::now();
     context.monitor.begin(Phase::Cluster, "clustering", 0);
     let work = || -> Result<Grouped> {
-        let (pca, points) = whitened(features, context.config.cluster.components)?;
+        let (pca, points) = whitened(context, features)?;
         let reduce_seconds = started.elapsed().as_secs_f64();
         let pic = pic::cluster(&points, options)?;
         if let Some(warning) = pic.loneliness(options.sigma) {
@@ -64,7 +65,7 @@ pub fn group_features(
             record,
         })
     };
-    let result = tch::no_grad(work);
+    let result = clustered_within_memory(context, features, work);
     context.monitor.end();
     result
 }
@@ -87,7 +88,9 @@ pub fn label_by_groups(context: &Context, options: &PicOptions) -> Result<Labell
         labels: Tensor::from_slice(&labels),
         sigma: options.sigma,
     };
-    let assignments = assigner.assign(&features);
+    let assignments = assigner
+        .to_device(context.network.device())
+        .assign(&features);
     Ok(Labelling {
         assignments,
         assigner,
@@ -95,9 +98,24 @@ pub fn label_by_groups(context: &Context, options: &PicOptions) -> Result<Labell
     })
 }
 
-/// Principal components of features, whitened and of unit length, as DeepCluster clusters them.
-fn whitened(features: &Tensor, components: usize) -> Result<(Pca, Tensor)> {
-    let pca = Pca::fit(features, components, true)
+/// Does `work` on `features`, without gradients.
+fn clustered_within_memory<T>(
+    context: &Context,
+    features: &Tensor,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let shape = features.size();
+    let doing = || format!("while {} x {} features were clustered", shape[0], shape[1]);
+    let cure = "fewer --components or --clusters take less, and so does --device cpu";
+    let device = context.network.device();
+    within_memory(device, doing, cure, || tch::no_grad(work))?
+}
+
+/// Principal components of features, whitened and of unit length, as DeepCluster clusters them, on the
+/// network's device.
+fn whitened(context: &Context, features: &Tensor) -> Result<(Pca, Tensor)> {
+    let components = context.config.cluster.components;
+    let pca = Pca::fit_on(context.network.device(), features, components, true)
         .context("the network's features cannot be clustered (has the training diverged? a lower --lr helps)")?;
     let points = l2_rows(&pca.apply(features, Kind::Float));
     Ok((pca, points))
@@ -123,7 +141,7 @@ pub fn cluster_features(
     let started = std::time::Instant::now();
     context.monitor.begin(Phase::Cluster, "clustering", 0);
     let work = || -> Result<ClusteredFeatures> {
-        let (pca, points) = whitened(features, options.components)?;
+        let (pca, points) = whitened(context, features)?;
         let reduce_seconds = started.elapsed().as_secs_f64();
         let engine = cluster::engine(&options.engine)
             .with_context(|| format!("there is no k-means engine '{}'", options.engine))?;
@@ -137,6 +155,7 @@ pub fn cluster_features(
                 seed: context.step_seed(Purpose::Clustering),
                 init: start.as_ref().map_or(Init::Random, Init::Given),
                 empty,
+                device: Some(context.network.device()),
                 ..KMeansOptions::default()
             },
         )?;
@@ -156,7 +175,7 @@ pub fn cluster_features(
             record,
         })
     };
-    let result = tch::no_grad(work);
+    let result = clustered_within_memory(context, features, work);
     context.monitor.end();
     result
 }
@@ -190,7 +209,9 @@ pub fn label_by_clusters(context: &Context, empty: Empty) -> Result<Labelling> {
         pca: clustered.pca.to_device(Device::Cpu),
         centroids: clustered.clustering.centroids.to_device(Device::Cpu),
     };
-    let assignments = assigner.assign(&features);
+    let assignments = assigner
+        .to_device(context.network.device())
+        .assign(&features);
     Ok(Labelling {
         assignments,
         assigner,

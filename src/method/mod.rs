@@ -11,6 +11,7 @@ mod context;
 mod deepcluster;
 mod extraction;
 mod features;
+mod room;
 mod rotation;
 mod sela;
 

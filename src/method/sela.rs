@@ -328,8 +328,9 @@ impl Sela {
             .zip(log_p.chunks_mut((rows * k) as usize))
         {
             let scores = tch::no_grad(|| {
+                let features = features.narrow(0, start, rows.min(n - start));
                 self.heads
-                    .forward_head(&features.narrow(0, start, rows.min(n - start)), head as i64)
+                    .forward_head(&features.to_device(self.store.device()), head as i64)
                     .log_softmax(1, Kind::Float)
                     .to_device(Device::Cpu)
                     .contiguous()
@@ -461,7 +462,7 @@ impl Method for Sela {
             log_scalings: Tensor::stack(&scalings, 0),
             lambda: self.options.lambda,
         };
-        let assignments = assigner.assign(&features);
+        let assignments = assigner.to_device(self.store.device()).assign(&features);
         Ok(Labelling {
             assignments,
             assigner,

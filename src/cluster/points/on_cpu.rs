@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use tch::Tensor;
 
-use super::{LARGEST, Points, Tally};
+use super::{Found, LARGEST, Points};
 use crate::cluster::kernel::{self, Path, Products, Work};
 use crate::cluster::nearest::Search;
 use crate::cluster::{Assignment, ClusterError};
@@ -194,7 +194,7 @@ fn by_label(labels: &[u32], wanted: &[bool]) -> Vec<Vec<u32>> {
 }
 
 impl Points for OnCpu<'_> {
-    fn assign(&mut self, centroids: &Tensor) -> Tally {
+    fn assign(&mut self, centroids: &Tensor) -> Found {
         let centroids = centroids.contiguous();
         let values = kernel::values(&centroids).unwrap_or_default();
         let before = self.search.labels().to_vec();
@@ -208,7 +208,7 @@ impl Points for OnCpu<'_> {
         if moved > 0 {
             self.sum(&before);
         }
-        Tally::Known {
+        Found {
             assignment: Assignment {
                 moved,
                 objective: self.objective(values),

@@ -89,6 +89,7 @@ pub fn run(
         restarts: args.restarts.unwrap_or(1),
         max_points_per_centroid: args.max_points_per_centroid,
         weights: weights.as_ref(),
+        device: Some(device),
     };
     if given.is_some() && options.restarts > 1 {
         return Err(usage(

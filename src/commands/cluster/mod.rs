@@ -16,6 +16,7 @@ use super::{ExitStatus, machine, matrix};
 use crate::cli::{self, ClusterMethod, EmptyArg};
 use crate::cluster::Assignment;
 use crate::cluster::preprocess::{Pca, l2_rows};
+use crate::device::holds;
 use crate::error::usage;
 use crate::monitor::Monitor;
 use crate::ui::Ui;
@@ -144,11 +145,17 @@ fn refuse_options_of_other_methods(args: &cli::Cluster) -> Result<()> {
     }
 }
 
-/// The points on `device` as --pca, --whiten and --l2 want them.
+/// The points on `device`, or where they are if they take too much of it, as --pca, --whiten and --l2 want
+/// them.
 fn prepared(args: &cli::Cluster, matrix: &Tensor, device: Device) -> Result<Tensor> {
-    let mut points = matrix.to_device(device);
+    let mut points = if holds(device, 4.0 * matrix.numel() as f64) {
+        matrix.to_device(device)
+    } else {
+        matrix.shallow_clone()
+    };
     if args.pca.is_some() || args.whiten {
-        let pca = Pca::fit(&points, args.pca.unwrap_or(usize::MAX), args.whiten)?;
+        let most = args.pca.unwrap_or(usize::MAX);
+        let pca = Pca::fit_on(device, &points, most, args.whiten)?;
         points = pca.apply(&points, Kind::Float);
     }
     if args.l2 {

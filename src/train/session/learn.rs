@@ -7,8 +7,9 @@ use tch::{Device, Tensor};
 
 use super::Session;
 use crate::data::loader::PixelBatch;
-use crate::device::is_out_of_memory;
+use crate::device::{OutOfMemory, is_out_of_memory};
 use crate::method::Batch;
+use crate::model::weights::named_variables;
 use crate::monitor::duration;
 use crate::profile::Part;
 use crate::random::{Purpose, key};
@@ -75,9 +76,14 @@ impl Session<'_> {
                 Ok(gradient) => return gradient,
                 Err(panic) => panic,
             };
-            let cuda = self.stage.network.device() != Device::Cpu;
+            let device = self.stage.network.device();
+            let cuda = device != Device::Cpu;
             if !(cuda && is_out_of_memory(panic.as_ref()) && 4 * self.parts <= batch.rows.len()) {
-                resume_unwind(panic);
+                let (doing, cure) = (self.tenants(batch), "a smaller --size or --arch takes less");
+                match OutOfMemory::of(panic.as_ref(), device, doing, cure) {
+                    Some(error) => return Err(error.into()),
+                    None => resume_unwind(panic),
+                }
             }
             self.parts *= 2;
             self.stage.monitor.note(&format!(
@@ -87,6 +93,28 @@ impl Session<'_> {
                 self.parts
             ));
         }
+    }
+
+    /// What takes the device's memory in a batch, in words.
+    fn tenants(&self, batch: &Batch) -> String {
+        let numbers = |tensors: &[(String, Tensor)]| -> usize {
+            tensors.iter().map(|(_, tensor)| tensor.numel()).sum()
+        };
+        let modules = self.method.modules();
+        let modules = modules
+            .iter()
+            .map(|module| numbers(&named_variables(module.store)));
+        let parameters =
+            numbers(&named_variables(&self.stage.network.store)) + modules.sum::<usize>();
+        let own = numbers(&self.method.state().tensors);
+        format!(
+            "where {} of {} images went through at a time; parameters with gradients and optimiser take \
+             {:.1} GB, what the method keeps {:.1} GB",
+            batch.rows.len().div_ceil(self.parts),
+            batch.rows.len(),
+            4e-9 * (2 * parameters + numbers(&self.optimiser.state())) as f64,
+            4e-9 * own as f64,
+        )
     }
 
     fn gradient(&mut self, batch: &Batch, phase: usize) -> Result<Gradient> {

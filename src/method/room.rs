@@ -1,27 +1,30 @@
-//! Room for what may be larger than memory.
+//! Room for features, which may be larger than memory.
 
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::cache::store;
+use crate::data::cache::store;
 use crate::device;
 
 /// The share of the available memory from which on a file takes its place.
 const MEMORY_SHARE: f64 = 0.5;
 
-/// An uninitialised `[rows, columns] f32` tensor. On a CPU where it would take more than half of the
-/// available memory it lies in a file of the cache directory that has no name any more, so that the
+/// An uninitialised `[rows, columns] f32` tensor for features that are computed on `device`: there where
+/// they take little of its memory, else on the CPU. Where it would take more than half of the available
+/// memory there, it lies in a file of the cache directory that has no name any more, so that the
 /// system may write parts out; where that cannot be, in memory all the same.
 pub fn room(shape: [i64; 2], device: Device) -> Tensor {
     let bytes = 4.0 * (shape[0] * shape[1]) as f64;
+    if device != Device::Cpu && device::holds(device, bytes) {
+        return Tensor::empty(shape, (Kind::Float, device));
+    }
     let large =
         device::available_memory().is_some_and(|available| bytes > MEMORY_SHARE * available as f64);
-    let folder = (large && device == Device::Cpu).then(store::directory);
+    let folder = large.then(store::directory).flatten();
     folder
-        .flatten()
         .and_then(|folder| in_file(shape, &folder))
-        .unwrap_or_else(|| Tensor::empty(shape, (Kind::Float, device)))
+        .unwrap_or_else(|| Tensor::empty(shape, (Kind::Float, Device::Cpu)))
 }
 
 /// The same in a file of `folder`, which goes when the tensor does; `None` where there is no room.
