@@ -53,7 +53,7 @@ pub enum Command {
     /// List the methods with their papers and options
     Methods,
     /// Show what this machine offers: libtorch, CUDA, threads, memory
-    Doctor,
+    Doctor(Doctor),
     /// Show, or clear, the decoded images that are kept on disk
     Cache(CacheArgs),
     /// Print a completion script for your shell
@@ -612,6 +612,17 @@ pub struct Report {
     /// Also write the clusters as one picture (.png)
     #[arg(long, value_name = "FILE")]
     pub contact_sheet: Option<PathBuf>,
+}
+
+/// Show what this machine offers.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Compute a little of everything on the device and compare it with the CPU
+    #[arg(long)]
+    pub check: bool,
+    /// The device to check: auto, cpu, cuda or cuda:INDEX
+    #[arg(long, requires = "check")]
+    pub device: Option<DeviceChoice>,
 }
 
 /// Print a completion script.

@@ -86,7 +86,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitStatus> {
         Command::Eval(args) => eval::run(args, ui),
         Command::Report(args) => report::run(args, ui),
         Command::Methods => methods::run(),
-        Command::Doctor => doctor::run(),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "ssl-cluster", &mut script);

@@ -2,13 +2,20 @@
 
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::ExitStatus;
+use crate::cli;
 use crate::cluster::kernel::Path;
 use crate::device;
+use tch::Device;
 
-pub fn run() -> Result<ExitStatus> {
+mod check;
+
+pub fn run(args: &cli::Doctor) -> Result<ExitStatus> {
+    if args.check {
+        return compare(args.device.unwrap_or_default());
+    }
     let mut out = std::io::stdout().lock();
     writeln!(out, "ssl-cluster  {}", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "libtorch     2.11.0, by tch 0.24.0")?;
@@ -24,6 +31,12 @@ pub fn run() -> Result<ExitStatus> {
                 "without"
             };
             writeln!(out, "CUDA         {count} device(s), {cudnn} cuDNN")?;
+            for index in 0..count {
+                let name = device::cuda_name(index).unwrap_or_else(|| "unknown".into());
+                let memory = device::device_memory(Device::Cuda(index)).unwrap_or(0);
+                let gigabytes = memory as f64 / 1e9;
+                writeln!(out, "  cuda:{index}     {name}, {gigabytes:.1} GB")?;
+            }
         }
         Err(reason) => writeln!(
             out,
@@ -53,6 +66,27 @@ pub fn run() -> Result<ExitStatus> {
         None => writeln!(out, "memory       unknown")?,
     }
     Ok(ExitStatus::Done)
+}
+
+/// Prints a line for each part that was compared with the CPU.
+fn compare(choice: device::DeviceChoice) -> Result<ExitStatus> {
+    let device = device::select(choice)?;
+    let mut out = std::io::stdout().lock();
+    let mut failed = 0;
+    check::check(device, &mut |verdict| {
+        failed += usize::from(!verdict.ok);
+        let word = if verdict.ok { "ok" } else { "FAILED" };
+        writeln!(out, "{word:<7} {:<34} {}", verdict.name, verdict.figures)?;
+        Ok(())
+    })?;
+    match failed {
+        0 => Ok(ExitStatus::Done),
+        _ => bail!(
+            "{} computes something else than the CPU in {failed} of these parts: please report it with \
+             this table",
+            device::describe(device)
+        ),
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
