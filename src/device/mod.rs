@@ -18,7 +18,7 @@ pub use memory::{
     panic_text, within_memory,
 };
 pub use precision::{Precision, PrecisionChoice, precision};
-pub use rows::{append_rows, filled_rows, numbers};
+pub use rows::{append_rows, filled_rows, numbers, send};
 
 /// What the user asked for with `--device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

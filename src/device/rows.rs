@@ -21,6 +21,20 @@ pub fn numbers<T: tch::kind::Element>(tensor: &Tensor) -> &[T] {
     }
 }
 
+/// `numbers` as a tensor on `device`. A CUDA device fetches them from pinned memory: for others the program
+/// would have to wait until the device has done all that it was told before.
+pub fn send<T: tch::kind::Element>(numbers: &[T], device: Device) -> Tensor {
+    let tensor = Tensor::from_slice(numbers);
+    match device {
+        Device::Cuda(_) => {
+            tensor
+                .internal_pin_memory(device)
+                .to_device_(device, T::KIND, true, false)
+        }
+        _ => tensor,
+    }
+}
+
 /// Bytes for which a task of its own pays.
 const SMALLEST_TASK: usize = 1 << 16;
 

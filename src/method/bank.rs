@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 use super::room::room;
 use super::{Batch, Build, Context, State, View};
 use crate::cluster::assigner::FeatureKind;
+use crate::device::send;
 
 /// Where the features of a label step come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -89,7 +90,7 @@ impl FeatureBank {
         }
         let places: Vec<i64> = last.into_values().collect();
         tch::no_grad(|| {
-            let places = Tensor::from_slice(&places).to_device(hidden.device());
+            let places = send(&places, hidden.device());
             let here = self.features.device();
             let index = batch.index.index_select(0, &places).to_device(here);
             let newest = hidden.detach().index_select(0, &places).to_device(here);

@@ -11,7 +11,7 @@ use crate::data::Dataset;
 use crate::data::augment::{self, Augmentation, ViewKey};
 use crate::data::loader::{PixelBatch, batches, equal_lengths};
 use crate::data::squares::Squares;
-use crate::device::within_memory;
+use crate::device::{send, within_memory};
 use crate::model::network::Network;
 use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::profile::{Part, Profile};
@@ -64,7 +64,7 @@ impl Batch {
         let index: Vec<i64> = batch.rows.iter().map(|&row| i64::from(row)).collect();
         Self {
             squares: batch.squares.on(network.device()),
-            index: Tensor::from_slice(&index).to_device(network.device()),
+            index: send(&index, network.device()),
             rows: batch.rows,
         }
     }

@@ -196,7 +196,10 @@ pub fn extract_size(size: usize, device: Device) -> usize {
 pub fn extract(network: &Frozen, images: &Tensor, size: usize, kind: FeatureKind) -> Tensor {
     let count = images.size()[0];
     let missing = (size as i64 - count).max(0);
-    let filled = images.constant_pad_nd([0, 0, 0, 0, 0, 0, 0, missing]);
+    let filled = match missing {
+        0 => images.shallow_clone(),
+        _ => images.constant_pad_nd([0, 0, 0, 0, 0, 0, 0, missing]),
+    };
     let features = match kind {
         FeatureKind::Hidden => network.hidden(&filled),
         FeatureKind::Activation => network.activation(&filled),

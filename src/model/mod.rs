@@ -140,12 +140,21 @@ pub const BACKBONES: &[BackboneEntry] = &[
 ];
 
 /// A variable store on `device` and what `build` makes in it. Initial weights are drawn on the CPU and then
-/// moved, so that a seed gives the same ones wherever the network is.
+/// moved, so that a seed gives the same ones wherever the network is. There, those of convolutions are
+/// channels-last, as the maps are: cuDNN would turn them round in every pass.
 pub fn store_on<T>(device: Device, build: impl FnOnce(&nn::Path) -> T) -> (nn::VarStore, T) {
     let mut store = nn::VarStore::new(Device::Cpu);
     let built = build(&store.root());
     if device != Device::Cpu {
-        tch::no_grad(|| store.set_device(device));
+        tch::no_grad(|| {
+            store.set_device(device);
+            for mut variable in store.variables().into_values() {
+                if variable.dim() == 4 {
+                    let turned = variable.permute([0, 2, 3, 1]).contiguous();
+                    variable.set_data(&turned.permute([0, 3, 1, 2]));
+                }
+            }
+        });
     }
     (store, built)
 }

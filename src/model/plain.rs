@@ -108,7 +108,7 @@ impl Backbone for Plain {
             map = match (layer, layers.peek()) {
                 // The ReLU of the largest is the largest ReLU, on fewer numbers.
                 (Layer::Conv(layer), Some(Layer::MaxPool(_))) => layer.forward(&map, train),
-                (Layer::Conv(layer), _) => layer.forward(&map, train).relu_(),
+                (Layer::Conv(layer), _) => layer.forward_relu(&map, None, train),
                 (Layer::MaxPool(window), _) => max_pool(&map, *window).relu_(),
             };
         }

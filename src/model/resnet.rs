@@ -144,12 +144,10 @@ impl Block {
         };
         let mut map = input.shallow_clone();
         for (i, layer) in self.residual.iter().enumerate() {
-            map = layer.forward(&map, train);
-            if i + 1 < self.residual.len() {
-                map = map.relu_();
-            }
+            let last = i + 1 == self.residual.len();
+            map = layer.forward_relu(&map, last.then_some(&shortcut), train);
         }
-        (map + shortcut).relu_()
+        map
     }
 }
 

@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::{LUMINANCE, Operation, Recipe, SOLARISE_FROM, blur_radius, blur_weights, to_unit};
+use crate::device::send;
 
 /// See [`super::cook`]. Memory is that of a few batches.
 pub(super) fn cook(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
@@ -39,9 +40,7 @@ fn crops(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
         })
         .map(|value| value as f32)
         .collect();
-    let affine = Tensor::from_slice(&affine)
-        .view([b, 2, 3])
-        .to_device(pixels.device());
+    let affine = send(&affine, pixels.device()).view([b, 2, 3]);
     let grid = Tensor::affine_grid_generator(&affine, [b, 3, size, size], false);
     images.grid_sampler(&grid, BILINEAR, BORDER, false)
 }
@@ -117,16 +116,14 @@ fn change_some(mut images: Tensor, recipes: &[Recipe], step: usize, kind: &Kinds
     if picked.is_empty() {
         return images;
     }
-    let index = Tensor::from_slice(&picked).to_device(images.device());
+    let index = send(&picked, images.device());
     let changed = (kind.change)(&images.index_select(0, &index), &numbers);
     images.index_copy_(0, &index, &changed)
 }
 
 /// `[b, 1, 1, 1]` beside `images`.
 fn column(numbers: &[f32], images: &Tensor) -> Tensor {
-    Tensor::from_slice(numbers)
-        .view([-1, 1, 1, 1])
-        .to_device(images.device())
+    send(numbers, images.device()).view([-1, 1, 1, 1])
 }
 
 /// `factors` of `images` and the rest of `other`.
@@ -135,9 +132,7 @@ fn mix(images: &Tensor, other: &Tensor, factors: &[f32]) -> Tensor {
 }
 
 fn luminance(images: &Tensor) -> Tensor {
-    let weights = Tensor::from_slice(&LUMINANCE)
-        .view([1, 3, 1, 1])
-        .to_device(images.device());
+    let weights = send(&LUMINANCE, images.device()).view([1, 3, 1, 1]);
     (images * weights).sum_dim_intlist(1, true, Kind::Float)
 }
 
@@ -172,9 +167,7 @@ fn blur(images: &Tensor, sigmas: &[f32]) -> Tensor {
         .flat_map(|&sigma| [(); 3].map(|()| blur_weights(sigma, size)).concat())
         .collect();
     let groups = 3 * shape[0];
-    let weights = Tensor::from_slice(&weights)
-        .view([groups, 1, 1, 2 * radius + 1])
-        .to_device(images.device());
+    let weights = send(&weights, images.device()).view([groups, 1, 1, 2 * radius + 1]);
     let flat = images
         .contiguous()
         .view([1, groups, size, size])

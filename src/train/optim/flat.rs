@@ -6,6 +6,28 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
+/// Whether a tensor's numbers lie in libtorch's channels-last order.
+fn is_channels_last(tensor: &Tensor) -> bool {
+    tensor.dim() == 4 && !tensor.is_contiguous() && tensor.permute([0, 2, 3, 1]).is_contiguous()
+}
+
+/// The numbers of `tensor` in the order in which those of `like`, of the same shape, lie.
+fn flattened(tensor: &Tensor, like: &Tensor) -> Tensor {
+    let tensor = tensor.detach();
+    match is_channels_last(like) {
+        true => tensor.permute([0, 2, 3, 1]).reshape([-1]),
+        false => tensor.reshape([-1]),
+    }
+}
+
+/// The inverse of [`flattened`], a view of `numbers`.
+fn shaped(numbers: &Tensor, like: &Tensor) -> Tensor {
+    match like.size()[..] {
+        [a, b, c, d] if is_channels_last(like) => numbers.view([a, c, d, b]).permute([0, 3, 1, 2]),
+        _ => numbers.view_as(like),
+    }
+}
+
 /// Some parameters, which live on as views of `values`, as do their gradients of `gradients`.
 #[derive(Debug)]
 pub struct Flat {
@@ -43,7 +65,8 @@ impl Flat {
         let (names, mut parameters): (Vec<_>, Vec<_>) = parameters.into_iter().unzip();
         let mut gradients: Vec<Tensor> = parameters.iter().map(Tensor::grad).collect();
         let joined = |tensors: &[Tensor]| {
-            let flat: Vec<Tensor> = tensors.iter().map(|t| t.detach().reshape([-1])).collect();
+            let like = tensors.iter().zip(&parameters);
+            let flat: Vec<Tensor> = like.map(|(tensor, like)| flattened(tensor, like)).collect();
             Tensor::cat(&flat, 0)
         };
         let mut flat = Self {
@@ -89,7 +112,7 @@ impl Flat {
             .map(|parameter| {
                 let count = parameter.numel() as i64;
                 start += count;
-                of.narrow(0, start - count, count).view_as(parameter)
+                shaped(&of.narrow(0, start - count, count), parameter)
             })
             .collect()
     }
