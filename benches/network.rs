@@ -66,7 +66,7 @@ fn main() {
                 let features = network.activation(&network.prepare(&images), true);
                 let loss = head.forward(&features).cross_entropy_for_logits(&targets);
                 optimiser.zero_grad();
-                loss.backward();
+                optimiser.backward(&loss, &[]);
                 optimiser.step(&[], 0.05);
             })
         }

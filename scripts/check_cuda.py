@@ -254,7 +254,7 @@ def sinkhorn(place):
 def label_step(place):
     times = 1 if place.cpu else 30
     run, _ = place.train(
-        "sela-step", "--method", "sela", "--clusters", 20 if place.cpu else 1000, "--heads", 2,
+        "sela-step", "--method", "sela", "--clusters", 20 if place.cpu else 200, "--heads", 2,
         "--epochs", 1, "--label-steps", 2, images=place.many(times),
     )
     step = records(run, "labels")[-1]

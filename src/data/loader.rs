@@ -15,7 +15,7 @@ const PREFETCH: usize = 2;
 /// Some images.
 #[derive(Debug)]
 pub struct PixelBatch {
-    /// On the CPU.
+    /// On the CPU, or on the device that they are bound for.
     pub squares: Squares,
     /// Rows of the data set.
     pub rows: Vec<u32>,
@@ -32,6 +32,8 @@ impl PixelBatch {
                 pixels: Arc::clone(pixels),
                 rows: rows.to_vec(),
             }
+        } else if let Some(squares) = pixels.resident(rows, device) {
+            Squares::Copied(squares)
         } else {
             let copy = pixels.gather(rows)?;
             Squares::Copied(match device {

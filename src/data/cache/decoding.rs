@@ -5,6 +5,7 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::groups::Groups;
+use super::resident::Resident;
 use super::{Backing, Pixels, Read, Watch};
 use crate::data::DataError;
 use crate::data::decode::{self, DecodeError};
@@ -59,6 +60,7 @@ pub fn decode(set: &ImageSet, rows: Range<usize>, side: usize) -> Read {
             side,
             count: kept.len(),
             backing: Backing::Memory(groups),
+            resident: Resident::default(),
         },
         kept,
         skipped,

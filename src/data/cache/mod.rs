@@ -3,6 +3,7 @@
 
 pub mod decoding;
 mod groups;
+mod resident;
 pub mod store;
 
 use std::fs::File;
@@ -12,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::DataError;
 use super::source::{ImageSet, Skipped};
@@ -21,6 +22,7 @@ use crate::device;
 use crate::monitor::Monitor;
 use decoding::{by_groups, decode_row};
 use groups::Groups;
+use resident::Resident;
 use store::Store;
 
 /// The share of the available memory that pixels may take.
@@ -54,6 +56,7 @@ pub struct Pixels {
     side: usize,
     count: usize,
     backing: Backing,
+    resident: Resident,
 }
 
 #[derive(Debug)]
@@ -87,6 +90,7 @@ impl Read {
                 side,
                 count: 0,
                 backing: Backing::Memory(Groups::new(side * side * 3)),
+                resident: Resident::default(),
             },
             kept: Vec::new(),
             skipped: Vec::new(),
@@ -157,6 +161,7 @@ impl Pixels {
             side,
             count: all.count(),
             backing: Backing::Memory(all),
+            resident: Resident::default(),
         };
         Ok(read)
     }
@@ -180,6 +185,7 @@ impl Pixels {
                 set: Arc::clone(set),
                 rows: read.kept.clone(),
             },
+            resident: Resident::default(),
         };
         Ok(read)
     }
@@ -213,6 +219,15 @@ impl Pixels {
             }
         });
         failure.into_inner().map_or(Ok(tensor), Err)
+    }
+
+    /// The squares of `rows` as a tensor on `device`, taken from a copy of all of them that lies there; `None`
+    /// where they do not lie in memory, or would take too much of the device's.
+    pub(super) fn resident(&self, rows: &[u32], device: Device) -> Option<Tensor> {
+        if !self.is_in_memory() {
+            return None;
+        }
+        self.resident.gather(self, rows, device)
     }
 
     /// The square of a row, where squares lie in memory.

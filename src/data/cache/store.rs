@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::decoding::by_groups;
+use super::resident::Resident;
 use super::{Backing, Pixels, Read, Watch};
 use crate::data::DataError;
 use crate::data::source::{ImageSet, Skipped};
@@ -184,6 +185,7 @@ fn read(file: File, side: usize) -> Option<Read> {
             side,
             count,
             backing: Backing::File(file),
+            resident: Resident::default(),
         },
         skipped: skipped.into_iter().map(|(_, skipped)| skipped).collect(),
         lasting: true,

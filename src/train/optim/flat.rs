@@ -20,6 +20,15 @@ fn flattened(tensor: &Tensor, like: &Tensor) -> Tensor {
     }
 }
 
+/// `tensors` one behind the other, each in the order of its parameter: `[m]`.
+fn joined(tensors: &[Tensor], parameters: &[Tensor]) -> Tensor {
+    let pairs = tensors.iter().zip(parameters);
+    let flat: Vec<Tensor> = pairs
+        .map(|(tensor, like)| flattened(tensor, like))
+        .collect();
+    Tensor::cat(&flat, 0)
+}
+
 /// The inverse of [`flattened`], a view of `numbers`.
 fn shaped(numbers: &Tensor, like: &Tensor) -> Tensor {
     match like.size()[..] {
@@ -28,7 +37,7 @@ fn shaped(numbers: &Tensor, like: &Tensor) -> Tensor {
     }
 }
 
-/// Some parameters, which live on as views of `values`, as do their gradients of `gradients`.
+/// Some parameters, which live on as views of `values`.
 #[derive(Debug)]
 pub struct Flat {
     names: Vec<String>,
@@ -36,8 +45,8 @@ pub struct Flat {
     parameters: Vec<Tensor>,
     /// All `m` numbers `[m] f32`.
     pub values: Tensor,
-    /// `[m] f32`
-    pub gradients: Tensor,
+    /// `[m] f32`, where there are some.
+    pub gradients: Option<Tensor>,
     /// What the rule remembers of each number: its name, empty for a rule that remembers one thing
     /// alone, and `[m] f32`.
     pub slots: Vec<(&'static str, Tensor)>,
@@ -55,36 +64,30 @@ fn key(parameter: &str, slot: &str) -> String {
 }
 
 impl Flat {
-    /// Moves `parameters`, all of which have gradients, behind each other. What a checkpoint has `saved`
+    /// Moves parameters, each with its name and gradient, behind each other. What a checkpoint has `saved`
     /// of their slots is taken over; the rest begins at zero.
     pub fn new(
-        parameters: Vec<(String, Tensor)>,
+        reached: Vec<(String, Tensor, Tensor)>,
         slots: &[&'static str],
         saved: &mut BTreeMap<String, Tensor>,
     ) -> Self {
-        let (names, mut parameters): (Vec<_>, Vec<_>) = parameters.into_iter().unzip();
-        let mut gradients: Vec<Tensor> = parameters.iter().map(Tensor::grad).collect();
-        let joined = |tensors: &[Tensor]| {
-            let like = tensors.iter().zip(&parameters);
-            let flat: Vec<Tensor> = like.map(|(tensor, like)| flattened(tensor, like)).collect();
-            Tensor::cat(&flat, 0)
-        };
+        let (mut names, mut parameters, mut gradients) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, parameter, gradient) in reached {
+            names.push(name);
+            parameters.push(parameter);
+            gradients.push(gradient);
+        }
         let mut flat = Self {
-            values: joined(&parameters),
-            gradients: joined(&gradients),
+            names,
+            values: joined(&parameters, &parameters),
+            gradients: Some(joined(&gradients, &parameters)),
             slots: Vec::new(),
             steps: 0,
-            parameters: parameters.iter().map(Tensor::shallow_clone).collect(),
-            names,
+            parameters,
         };
         let values = flat.views(&flat.values);
-        let slopes = flat.views(&flat.gradients);
-        for (parameter, view) in parameters.iter_mut().zip(&values) {
+        for (parameter, view) in flat.parameters.iter_mut().zip(&values) {
             parameter.set_data(view);
-        }
-        // Further gradients are added where these lie.
-        for (gradient, view) in gradients.iter_mut().zip(&slopes) {
-            gradient.set_data(view);
         }
         for &slot in slots {
             let all = flat.values.zeros_like();
@@ -124,8 +127,30 @@ impl Flat {
         of.repeat_interleave_self_tensor(&counts, None, self.values.size()[0])
     }
 
-    pub fn zero_grad(&mut self) {
-        let _ = self.gradients.zero_();
+    pub fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        self.parameters.iter()
+    }
+
+    /// Adds the next gradients to what there is; undefined ones count as zeros, and all of them undefined
+    /// as nothing.
+    pub fn add(&mut self, gradients: &mut impl Iterator<Item = Tensor>) {
+        let gradients: Vec<Tensor> = gradients.take(self.parameters.len()).collect();
+        if !gradients.iter().any(Tensor::defined) {
+            return;
+        }
+        let filled: Vec<Tensor> = gradients
+            .into_iter()
+            .zip(&self.parameters)
+            .map(|(gradient, parameter)| match gradient.defined() {
+                true => gradient,
+                false => parameter.zeros_like(),
+            })
+            .collect();
+        let more = joined(&filled, &self.parameters);
+        self.gradients = Some(match self.gradients.take() {
+            Some(before) => before + more,
+            None => more,
+        });
     }
 
     /// The slots by parameter, and the steps made where several slots say that a rule counts them.

@@ -26,9 +26,11 @@ pub struct Training {
 struct Group {
     name: String,
     training: Training,
-    /// Parameters that have had no gradient yet, by name.
+    /// Parameters that no loss has reached yet, by name.
     waiting: Vec<(String, Tensor)>,
-    /// Those that have, together for each time that some came to their first one.
+    /// Gradients of those that a loss has reached since the last step.
+    arrived: BTreeMap<String, Tensor>,
+    /// The others, together for each time that some came to their first gradient.
     flats: Vec<Flat>,
     /// What a checkpoint knows of parameters that are waiting.
     saved: BTreeMap<String, Tensor>,
@@ -44,30 +46,57 @@ impl Group {
             waiting: variables
                 .filter(|(_, variable)| variable.requires_grad())
                 .collect(),
+            arrived: BTreeMap::new(),
             flats: Vec::new(),
             saved: BTreeMap::new(),
         }
     }
 
-    fn zero_grad(&mut self) {
-        self.waiting
-            .iter_mut()
-            .for_each(|(_, parameter)| parameter.zero_grad());
-        self.flats.iter_mut().for_each(Flat::zero_grad);
+    fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        let waiting = self.waiting.iter().map(|(_, parameter)| parameter);
+        waiting.chain(self.flats.iter().flat_map(Flat::parameters))
+    }
+
+    /// Adds gradients, in the order of [`Self::parameters`]; undefined where the loss does not depend on
+    /// the parameter.
+    fn add(&mut self, gradients: &mut impl Iterator<Item = Tensor>) {
+        for (name, _) in &self.waiting {
+            let Some(gradient) = gradients.next().filter(Tensor::defined) else {
+                continue;
+            };
+            let sum = match self.arrived.remove(name) {
+                Some(before) => before + gradient,
+                None => gradient,
+            };
+            self.arrived.insert(name.clone(), sum);
+        }
+        self.flats.iter_mut().for_each(|flat| flat.add(gradients));
+    }
+
+    fn forget(&mut self) {
+        self.arrived.clear();
+        self.flats.iter_mut().for_each(|flat| flat.gradients = None);
     }
 
     fn step(&mut self, lr: f64) {
-        let waiting = std::mem::take(&mut self.waiting);
-        let (arrived, waiting) = waiting
-            .into_iter()
-            .partition(|(_, parameter)| parameter.grad().defined());
-        self.waiting = waiting;
-        if !Vec::is_empty(&arrived) {
-            let flat = Flat::new(arrived, self.training.rule.slots(), &mut self.saved);
+        let mut gradients = std::mem::take(&mut self.arrived);
+        if !gradients.is_empty() {
+            let mut reached = Vec::new();
+            self.waiting.retain(|(name, parameter)| {
+                let gradient = gradients.remove(name);
+                let stays = gradient.is_none();
+                reached.extend(gradient.map(|it| (name.clone(), parameter.shallow_clone(), it)));
+                stays
+            });
+            let flat = Flat::new(reached, self.training.rule.slots(), &mut self.saved);
             self.flats.push(flat);
         }
         for flat in &mut self.flats {
-            self.training.rule.update(flat, &self.training, lr);
+            if let Some(gradients) = flat.gradients.take() {
+                self.training
+                    .rule
+                    .update(flat, gradients, &self.training, lr);
+            }
         }
     }
 }
@@ -86,7 +115,25 @@ impl Optimiser {
 
     /// Forgets the gradients.
     pub fn zero_grad(&mut self) {
-        self.groups.iter_mut().for_each(Group::zero_grad);
+        self.groups.iter_mut().for_each(Group::forget);
+    }
+
+    /// Adds the gradient of `loss` by the modules named in `updated` (all when empty) to what has come
+    /// since [`Self::zero_grad`].
+    pub fn backward(&mut self, loss: &Tensor, updated: &[&str]) {
+        let mut groups: Vec<&mut Group> = self
+            .groups
+            .iter_mut()
+            .filter(|group| is_among(&group.name, updated))
+            .collect();
+        let parameters: Vec<&Tensor> = groups.iter().flat_map(|group| group.parameters()).collect();
+        let gradients = Tensor::run_backward(&[loss], &parameters, false, false);
+        let mut gradients = gradients.into_iter();
+        tch::no_grad(|| {
+            groups
+                .iter_mut()
+                .for_each(|group| group.add(&mut gradients))
+        });
     }
 
     /// One step down the gradient for the modules named in `updated` (all when empty), at the run's
@@ -94,7 +141,7 @@ impl Optimiser {
     pub fn step(&mut self, updated: &[&str], lr: f64) {
         tch::no_grad(|| {
             for group in &mut self.groups {
-                if updated.is_empty() || updated.contains(&group.name.as_str()) {
+                if is_among(&group.name, updated) {
                     group.step(lr);
                 }
             }
@@ -131,4 +178,9 @@ impl Optimiser {
             }
         }
     }
+}
+
+/// Whether a module is one of those, which are all when none is named.
+fn is_among(module: &str, updated: &[&str]) -> bool {
+    updated.is_empty() || updated.contains(&module)
 }

@@ -32,23 +32,23 @@ impl Rule {
     }
 
     /// One step at the run's learning rate `lr`.
-    pub(super) fn update(&self, flat: &mut Flat, training: &Training, lr: f64) {
+    pub(super) fn update(&self, flat: &mut Flat, gradient: Tensor, training: &Training, lr: f64) {
         let lr = lr * training.lr;
         let decay = training.weight_decay;
         flat.steps += 1;
         match *self {
             Self::Sgd { momentum } => {
                 let gradient = match decay > 0.0 {
-                    true => &flat.gradients + &flat.values * decay,
-                    false => flat.gradients.shallow_clone(),
+                    true => gradient + &flat.values * decay,
+                    false => gradient,
                 };
                 descend(flat, gradient, momentum, lr);
             }
             Self::Larc { momentum, trust } => {
-                let gradient = scaled(flat, decay, trust);
+                let gradient = scaled(flat, &gradient, decay, trust);
                 descend(flat, gradient, momentum, lr);
             }
-            Self::AdamW { betas } => adapt(flat, betas, decay, lr),
+            Self::AdamW { betas } => adapt(flat, &gradient, betas, decay, lr),
         }
     }
 }
@@ -67,22 +67,21 @@ fn descend(flat: &mut Flat, gradient: Tensor, momentum: f64, lr: f64) {
 }
 
 /// The gradient with weight decay, scaled as LARC does.
-fn scaled(flat: &Flat, decay: f64, trust: f64) -> Tensor {
+fn scaled(flat: &Flat, gradient: &Tensor, decay: f64, trust: f64) -> Tensor {
     let norms = |of: &Tensor| {
         let each: Vec<Tensor> = flat.views(of).iter().map(Tensor::norm).collect();
         Tensor::stack(&each, 0)
     };
-    let (parameters, gradients) = (norms(&flat.values), norms(&flat.gradients));
+    let (parameters, gradients) = (norms(&flat.values), norms(gradient));
     let some = parameters.gt(0.0).logical_and(&gradients.gt(0.0));
     let rate = &parameters * trust / (gradients + &parameters * decay + EPSILON);
     let rate = rate.where_self(&some, &rate.ones_like());
     let decay = some.to_kind(Kind::Float) * decay;
-    (&flat.gradients + &flat.values * flat.spread(&decay)) * flat.spread(&rate)
+    (gradient + &flat.values * flat.spread(&decay)) * flat.spread(&rate)
 }
 
-fn adapt(flat: &mut Flat, [first, second]: [f64; 2], decay: f64, lr: f64) {
+fn adapt(flat: &mut Flat, gradient: &Tensor, [first, second]: [f64; 2], decay: f64, lr: f64) {
     let steps = flat.steps as i32;
-    let gradient = &flat.gradients;
     let [(_, mean), (_, square)] = &mut flat.slots[..] else {
         return;
     };

@@ -136,7 +136,10 @@ impl Session<'_> {
             let loss = profile.time(Part::Forward, forward)?;
             let images = part.rows.len() as u64;
             let share = images as f64 / batch.rows.len() as f64;
-            profile.time(Part::Backward, || (&loss.value * share).backward());
+            let value = &loss.value * share;
+            profile.time(Part::Backward, || {
+                self.optimiser.backward(&value, loss.trains)
+            });
             gradient.learned.push(Learned {
                 loss: loss.value.detach(),
                 images,
