@@ -26,7 +26,7 @@ fn parameters() -> nn::VarStore {
         let mut variable = root.zeros(name, shape);
         tch::no_grad(|| variable.copy_(&numbers(name, shape)));
     }
-    root.ones("unused", &[2]);
+    let _ = root.ones("unused", &[2]);
     store
 }
 
