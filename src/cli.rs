@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::cluster::Empty;
 use crate::cluster::sinkhorn::Solver;
 use crate::config::{CacheChoice, Keep, Schedule};
 use crate::device::{DeviceChoice, PrecisionChoice};
+use crate::method::{Flag, METHODS, MethodOption};
 
 /// Learn image features and labels without any human label.
 #[derive(Debug, Parser)]
@@ -137,47 +138,9 @@ pub struct Train {
     /// Principal components that k-means sees at most
     #[arg(long)]
     pub components: Option<usize>,
-    /// DeepCluster: how clusters of unequal size are balanced (sampler, weights, none)
-    #[arg(long)]
-    pub balance: Option<String>,
-    /// DeepCluster: kmeans, or pic: power iteration, which finds the number of clusters itself
-    /// (--set neighbours=5, --set sigma=0.2)
-    #[arg(long)]
-    pub clusterer: Option<String>,
-    /// DeepCluster: epochs from one clustering to the next (fractions allowed) [default: 1, more
-    /// where epochs are short]
-    #[arg(long, value_name = "EPOCHS")]
-    pub reassign: Option<f64>,
-    /// DeepCluster: start k-means from the clusters before
-    #[arg(long)]
-    pub warm_start: bool,
-    /// DeepCluster, k-means by the tensor engine: what an empty cluster takes (split: half of another
-    /// one, farthest: a point, keep: nothing) [default: split]
-    #[arg(long)]
-    pub empty: Option<String>,
-    /// SeLa: heads, each with its own labels
-    #[arg(long)]
-    pub heads: Option<usize>,
-    /// SeLa: sharpness of the transport problem
-    #[arg(long)]
-    pub lambda: Option<f64>,
-    /// SeLa: where Sinkhorn-Knopp stops
-    #[arg(long)]
-    pub tolerance: Option<f64>,
-    /// SeLa: gigabytes for a label step beside the features: scores that do not fit are computed
-    /// again when they are needed [default: 8]
-    #[arg(long, value_name = "GB", allow_negative_numbers = true)]
-    pub memory: Option<f64>,
-    /// SeLa: label steps over the whole training
-    #[arg(long)]
-    pub label_steps: Option<usize>,
-    /// SeLa: how label steps spread (quadratic, linear)
-    #[arg(long)]
-    pub label_schedule: Option<String>,
-    /// SeLa: images that the label step looks at (augmented, plain)
-    #[arg(long)]
-    pub gather: Option<String>,
-    /// Another option of the method: see `ssl-cluster methods`
+    #[command(flatten)]
+    pub own: MethodFlags,
+    /// Any option of the method: see `ssl-cluster methods`
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Options from a TOML file; a run's config.toml will do
@@ -193,16 +156,88 @@ pub struct Train {
     pub machine: Machine,
     #[command(flatten)]
     pub numbers: Numbers,
-    /// Features of label steps: extraction, or training (those of the batches trained on: no pass of
-    /// their own, but of random views and older weights)
-    #[arg(long, value_name = "SOURCE")]
-    pub features_from: Option<String>,
     /// Measure where the time goes: a table at the end, and `profile` in metrics.jsonl
     #[arg(long)]
     pub profile: bool,
     /// Do not train, but fail with exit code 3, where images cannot be read
     #[arg(long)]
     pub strict: bool,
+}
+
+/// The flags of single methods, which come from the tables in their files.
+#[derive(Debug, Default)]
+pub struct MethodFlags(pub toml::Table);
+
+impl MethodFlags {
+    /// Each option that has a flag, with the methods that have it.
+    fn flags() -> Vec<(&'static MethodOption, Vec<&'static str>)> {
+        let mut flags: Vec<(&MethodOption, Vec<&str>)> = Vec::new();
+        for entry in METHODS {
+            for option in entry
+                .options
+                .iter()
+                .filter(|option| option.flag != Flag::None)
+            {
+                match flags.iter_mut().find(|(known, _)| known.key == option.key) {
+                    Some((_, methods)) => methods.push(entry.name),
+                    None => flags.push((option, vec![entry.name])),
+                }
+            }
+        }
+        flags
+    }
+}
+
+impl FromArgMatches for MethodFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut table = toml::Table::new();
+        for (option, _) in Self::flags() {
+            match option.flag {
+                Flag::Switch if matches.get_flag(option.key) => {
+                    table.insert(option.key.into(), true.into());
+                }
+                Flag::Value(_) => {
+                    if let Some(text) = matches.get_one::<String>(option.key) {
+                        table.insert(option.key.into(), toml_value(text));
+                    }
+                }
+                Flag::Switch | Flag::None => {}
+            }
+        }
+        Ok(Self(table))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.extend(Self::from_arg_matches(matches)?.0);
+        Ok(())
+    }
+}
+
+impl Args for MethodFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Self::flags()
+            .into_iter()
+            .fold(command, |command, (option, methods)| {
+                let flag = Arg::new(option.key)
+                    .long(option.key.replace('_', "-"))
+                    .help(format!("{}: {}", methods.join(", "), option.help));
+                command.arg(match option.flag {
+                    Flag::Value(name) => flag.value_name(name).allow_negative_numbers(true),
+                    Flag::Switch | Flag::None => flag.action(ArgAction::SetTrue),
+                })
+            })
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+/// Numbers and booleans as TOML reads them; anything else is text.
+pub fn toml_value(text: &str) -> toml::Value {
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {text}"));
+    let value = parsed.ok().and_then(|mut table| table.remove("value"));
+    value.unwrap_or_else(|| text.into())
 }
 
 const TRAIN_EXAMPLES: &str = "\

@@ -20,7 +20,7 @@
 //!   page for people, [`eval`] how good it is, [`ui`] what the terminal sees
 //! - [`method`]: DeepCluster, SeLa, rotation, ... behind one trait
 //! - [`model`] networks, [`data`] images, [`cluster`] clustering
-//! - [`config`], [`device`], [`random`], [`monitor`], [`profile`], [`record`], [`error`]
+//! - [`tensors`], [`picture`], [`config`], [`device`], [`random`], [`monitor`], [`profile`], [`record`], [`error`]
 
 #![deny(unsafe_code)]
 
@@ -36,11 +36,13 @@ pub mod labels;
 pub mod method;
 pub mod model;
 pub mod monitor;
+pub mod picture;
 pub mod profile;
 pub mod random;
 pub mod record;
 pub mod report;
 pub mod run_dir;
+pub mod tensors;
 pub mod train;
 pub mod ui;
 

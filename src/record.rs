@@ -24,6 +24,9 @@ pub struct EpochRecord {
     /// Share of training views whose pretext label was predicted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
+    /// Other figures of the method, means over the epoch's images.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, f64>,
     /// Learning rate at the end of the epoch.
     pub lr: f64,
     pub images_per_second: f64,

@@ -9,7 +9,9 @@ use ssl_cluster::data::Dataset;
 use ssl_cluster::data::cache::{Cache, Watch};
 use ssl_cluster::data::source::ImageSet;
 use ssl_cluster::device::Precision;
-use ssl_cluster::method::{Ahead, Context, Position, Ready, View, Wanted};
+use ssl_cluster::method::{
+    Context, FeaturePrefetch, FeatureRequest, Position, PrefetchedFeatures, View,
+};
 use ssl_cluster::model::BACKBONES;
 use ssl_cluster::model::network::Network;
 use ssl_cluster::monitor::Silent;
@@ -84,20 +86,20 @@ fn features_extracted_while_decoding_are_those_of_a_pass() {
             (FeatureKind::Hidden, View::Plain),
             (FeatureKind::Activation, View::Augmented),
         ] {
-            let wanted = Wanted { kind, view };
+            let wanted = FeatureRequest { kind, view };
             let cache_folder = tempfile::tempdir().unwrap();
             let cache = Cache {
                 choice,
                 directory: Some(cache_folder.path().into()),
             };
             let set = ImageSet::find(folder.path()).unwrap();
-            let mut ahead = Ahead::new(&config, &network, &profile, all, wanted);
+            let mut ahead = FeaturePrefetch::new(&config, &network, &profile, all, wanted);
             let mut see = |pixels, rows| ahead.see(pixels, rows);
             let watch = Some(&mut see as &mut Watch);
             let data = Dataset::load(set, 32, &cache, watch, &Silent).unwrap();
             assert_eq!(data.len(), readable);
-            let ready = ahead.finish(data.len());
-            let early: Tensor = ready.take(Position::default(), wanted).unwrap();
+            let prefetched = ahead.finish(data.len());
+            let early: Tensor = prefetched.take(Position::default(), wanted).unwrap();
             let context = Context {
                 config: &config,
                 network: &network,
@@ -105,7 +107,7 @@ fn features_extracted_while_decoding_are_those_of_a_pass() {
                 position: Position::default(),
                 monitor: &monitor,
                 profile: &profile,
-                ready: &Ready::default(),
+                prefetched: &PrefetchedFeatures::default(),
             };
             let later = context.features(kind, view).unwrap();
             assert_eq!(early, later, "{choice:?} {kind:?} {view:?}");
@@ -121,7 +123,7 @@ fn features_of_another_kind_or_of_too_few_images_are_not_taken() {
     let entry = BACKBONES.iter().find(|entry| entry.name == "conv4");
     let network = Network::new(entry.unwrap(), 28, false, Device::Cpu, Precision::F32).unwrap();
     let profile = Profile::off();
-    let wanted = Wanted {
+    let wanted = FeatureRequest {
         kind: FeatureKind::Hidden,
         view: View::Plain,
     };
@@ -130,7 +132,7 @@ fn features_of_another_kind_or_of_too_few_images_are_not_taken() {
             choice: CacheChoice::Ram,
             directory: None,
         };
-        let mut ahead = Ahead::new(&config, &network, &profile, all, wanted);
+        let mut ahead = FeaturePrefetch::new(&config, &network, &profile, all, wanted);
         let mut see = |pixels, rows| ahead.see(pixels, rows);
         let set = ImageSet::find(folder.path()).unwrap();
         Dataset::load(set, 32, &cache, Some(&mut see as &mut Watch), &Silent).unwrap();
@@ -140,7 +142,7 @@ fn features_of_another_kind_or_of_too_few_images_are_not_taken() {
         images: 8,
         ..Position::default()
     };
-    let other = Wanted {
+    let other = FeatureRequest {
         view: View::Augmented,
         ..wanted
     };
@@ -157,7 +159,7 @@ fn features_of_another_kind_or_of_too_few_images_are_not_taken() {
             .take(Position::default(), other)
             .is_none()
     );
-    let ready = seen().finish(readable);
-    assert!(ready.take(Position::default(), wanted).is_some());
-    assert!(ready.take(Position::default(), wanted).is_none());
+    let prefetched = seen().finish(readable);
+    assert!(prefetched.take(Position::default(), wanted).is_some());
+    assert!(prefetched.take(Position::default(), wanted).is_none());
 }

@@ -22,7 +22,9 @@ use crate::data::loader::{batches, equal_lengths};
 use crate::data::source::ImageSet;
 use crate::error::usage;
 use crate::eval::knn::{KnnOptions, accuracy, classify};
-use crate::method::{self, Batch, Build, Context as MethodContext, Position, Ready, extract_size};
+use crate::method::{
+    self, Batch, Build, Context as MethodContext, Position, PrefetchedFeatures, extract_size,
+};
 use crate::model::weights;
 use crate::monitor::{Monitor, Silent};
 use crate::profile::Profile;
@@ -275,12 +277,13 @@ fn pretext_accuracy(
     }
     let method = (entry.build)(&Build {
         config,
+        options: &config.method,
         network: &extractor.network,
         images: config.run.images,
     })?;
     let file = weights::read(&run.model())?;
     for module in method.modules() {
-        let variables = crate::train::output::prefixed(module.name, module.store);
+        let variables = crate::train::output::prefixed(&module.name, module.store);
         weights::load_into(&variables, &file.tensors, &run.model())?;
     }
     let cache = Cache::of_user(config.data.cache);
@@ -293,7 +296,7 @@ fn pretext_accuracy(
         position: Position::default(),
         monitor,
         profile: &profile,
-        ready: &Ready::default(),
+        prefetched: &PrefetchedFeatures::default(),
     };
     let (mut right, mut asked) = (0, 0);
     let order = (0..data.len() as u32).collect();

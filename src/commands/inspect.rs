@@ -155,11 +155,11 @@ fn serve(
         let batch = batch.context("the images changed while they were read")?;
         let squares = batch.squares.on(device);
         drop(tch::no_grad(|| match augment {
-            true => augmentation.apply(&squares, &batch.rows, key),
+            true => augmentation.apply(&squares, &batch.indices, key),
             false => centre(&squares, config.data.size as i64),
         }));
-        key.seen += batch.rows.len() as u64;
-        ui.advance(batch.rows.len() as u64);
+        key.seen += batch.indices.len() as u64;
+        ui.advance(batch.indices.len() as u64);
     }
     wait_for(device);
     ui.end();

@@ -21,13 +21,13 @@ use crate::data::cache::Watch;
 use crate::data::source::ImageSet;
 use crate::device::{self, Precision, describe, precision};
 use crate::error::usage;
-use crate::method::{self, Ahead, Build, METHODS, MethodEntry, Ready};
+use crate::method::{self, Build, FeaturePrefetch, METHODS, MethodEntry, PrefetchedFeatures};
 use crate::model;
 use crate::monitor::{Monitor, duration};
 use crate::profile::{Part, Profile};
 use crate::random::{Purpose, key};
 use crate::run_dir::RunDir;
-use crate::train::{Outcome, Session, Stage, train};
+use crate::train::{Outcome, RunEnv, Session, train};
 use crate::ui::Ui;
 
 pub fn run(args: cli::Train, ui: &Ui) -> Result<ExitStatus> {
@@ -67,7 +67,10 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
     let numbers = precision(config.train.precision, device);
     config.train.precision = numbers.into();
     check(&config)?;
-    for choice in entry.complete_options(&mut config)? {
+    let mut options = std::mem::take(&mut config.method);
+    let chosen = entry.complete(&config, &mut options)?;
+    config.method = options;
+    for choice in chosen {
         if choice.name == "clusters" && args.clusters.is_some() {
             return Err(usage(format!("{}: leave --clusters out", choice.reason)));
         }
@@ -94,12 +97,12 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
     let run = RunDir::create(&out)?;
     let profile = profile_of(args, device);
     // On a CPU decoding and the network would be in each other's way.
-    let first = (entry.first)(&config).filter(|_| device != Device::Cpu);
+    let first = (entry.first)(&config.method).filter(|_| device != Device::Cpu);
     let before = config.clone();
-    let ahead =
-        first.map(|wanted| Ahead::new(&before, &network, &profile, set.files.len(), wanted));
+    let ahead = first
+        .map(|wanted| FeaturePrefetch::new(&before, &network, &profile, set.files.len(), wanted));
     let read = || read(set, &mut config, ahead, args.strict, ui);
-    let (data, ready) = match profile.time(Part::Decode, read) {
+    let (data, prefetched) = match profile.time(Part::Decode, read) {
         Ok(read) => read,
         Err(error) => {
             run.discard();
@@ -115,7 +118,7 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
         network,
         entry,
         profile,
-        ready,
+        prefetched,
     };
     fit(&training, false, ui)
 }
@@ -131,10 +134,10 @@ fn profile_of(args: &cli::Train, device: Device) -> Profile {
 fn read(
     set: ImageSet,
     config: &mut Config,
-    mut ahead: Option<Ahead>,
+    mut ahead: Option<FeaturePrefetch>,
     strict: bool,
     ui: &Ui,
-) -> Result<(Dataset, Ready)> {
+) -> Result<(Dataset, PrefetchedFeatures)> {
     let mut see = ahead
         .as_mut()
         .map(|ahead| |pixels, rows| ahead.see(pixels, rows));
@@ -143,8 +146,10 @@ fn read(
     report_skipped(&data.skipped, data.len() + data.skipped.len(), strict, ui)?;
     config.run.images = data.len();
     check(config)?;
-    let ready = ahead.map_or_else(Ready::default, |ahead| ahead.finish(data.len()));
-    Ok((data, ready))
+    let prefetched = ahead.map_or_else(PrefetchedFeatures::default, |ahead| {
+        ahead.finish(data.len())
+    });
+    Ok((data, prefetched))
 }
 
 fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
@@ -204,7 +209,7 @@ fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
         network,
         entry,
         profile,
-        ready: Ready::default(),
+        prefetched: PrefetchedFeatures::default(),
     };
     fit(&training, begun, ui)
 }
@@ -217,7 +222,7 @@ struct Training {
     network: model::network::Network,
     entry: &'static MethodEntry,
     profile: Profile,
-    ready: Ready,
+    prefetched: PrefetchedFeatures,
 }
 
 /// Trains, from the run's checkpoint where `resume` says so, labels and reports.
@@ -229,7 +234,7 @@ fn fit(training: &Training, resume: bool, ui: &Ui) -> Result<ExitStatus> {
         network,
         entry,
         profile,
-        ready,
+        prefetched,
     } = training;
     let started = std::time::Instant::now();
     // Heads draw their weights after the backbone; their own seed keeps them the same whatever the
@@ -237,18 +242,19 @@ fn fit(training: &Training, resume: bool, ui: &Ui) -> Result<ExitStatus> {
     tch::manual_seed(key(config.train.seed, Purpose::Weights, u64::MAX, 1) as i64);
     let method = (entry.build)(&Build {
         config,
+        options: &config.method,
         network,
         images: data.len(),
     })?;
-    let stage = Stage {
+    let env = RunEnv {
         config,
         data,
         network,
         monitor: ui,
         profile,
-        ready,
+        prefetched,
     };
-    let mut session = Session::new(stage, method, run);
+    let mut session = Session::new(env, method, run);
     if resume {
         session.restore()?;
         if session.finished() && run.clustering().is_file() {

@@ -74,38 +74,50 @@ pub(super) fn settings(args: &cli::Train) -> Result<Settings> {
 
 /// The flags of single methods and `--set`, as the `[method]` table.
 fn method_options(args: &cli::Train) -> Result<toml::Table> {
-    let mut table = toml::Table::new();
-    let mut put = |key: &str, value: Option<toml::Value>| {
-        if let Some(value) = value {
-            table.insert(key.into(), value);
-        }
-    };
-    let text = |value: &Option<String>| value.clone().map(toml::Value::from);
-    let count = |value: Option<usize>| value.map(|value| toml::Value::from(value as i64));
-    put("balance", text(&args.balance));
-    put("clusterer", text(&args.clusterer));
-    put("reassign", args.reassign.map(Into::into));
-    put("warm_start", args.warm_start.then(|| true.into()));
-    put("empty", text(&args.empty));
-    put("heads", count(args.heads));
-    put("lambda", args.lambda.map(Into::into));
-    put("tolerance", args.tolerance.map(Into::into));
-    put("memory", args.memory.map(Into::into));
-    put("label_steps", count(args.label_steps));
-    put("label_schedule", text(&args.label_schedule));
-    put("gather", text(&args.gather));
-    put("features_from", text(&args.features_from));
+    let mut table = args.own.0.clone();
     for pair in &args.set {
         let (key, value) = pair
             .split_once('=')
             .ok_or_else(|| usage(format!("--set wants KEY=VALUE, not '{pair}'")))?;
-        // Numbers and booleans are read as TOML reads them, anything else is text.
-        let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
-        let value = parsed.ok().and_then(|mut table| table.remove("value"));
-        put(
-            key,
-            Some(value.unwrap_or_else(|| pair[key.len() + 1..].into())),
-        );
+        put(&mut table, key, cli::toml_value(value))?;
     }
     Ok(table)
+}
+
+/// Puts `value` at `key`, which names tables on the way by dots (`tasks.rotation.weight`). A list of names
+/// where a table stands, or the other way round, is a table of these names: `tasks=rotation,context` and
+/// `tasks.rotation.weight=2` may both be given.
+fn put(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<()> {
+    let Some((first, rest)) = key.split_once('.') else {
+        match (table.get_mut(key), &value) {
+            (Some(toml::Value::Table(inner)), toml::Value::String(names)) => {
+                for (name, empty) in named(names) {
+                    inner.entry(name).or_insert(empty);
+                }
+            }
+            _ => {
+                table.insert(key.into(), value);
+            }
+        }
+        return Ok(());
+    };
+    let inner = table
+        .entry(first)
+        .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    if let toml::Value::String(names) = inner {
+        *inner = toml::Value::Table(named(names).collect());
+    }
+    match inner {
+        toml::Value::Table(inner) => put(inner, rest, value),
+        _ => Err(usage(format!("--set {key}: '{first}' is no table"))),
+    }
+}
+
+/// Empty tables for names between commas.
+fn named(names: &str) -> impl Iterator<Item = (String, toml::Value)> {
+    let names = names
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    names.map(|name| (name.to_string(), toml::Value::Table(toml::Table::new())))
 }

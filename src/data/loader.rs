@@ -17,8 +17,8 @@ const PREFETCH: usize = 2;
 pub struct PixelBatch {
     /// On the CPU, or on the device that they are bound for.
     pub squares: Squares,
-    /// Rows of the data set.
-    pub rows: Vec<u32>,
+    /// Which images of the data set they are.
+    pub indices: Vec<u32>,
 }
 
 impl PixelBatch {
@@ -45,7 +45,7 @@ impl PixelBatch {
         };
         Ok(Self {
             squares,
-            rows: rows.to_vec(),
+            indices: rows.to_vec(),
         })
     }
 }

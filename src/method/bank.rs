@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::room::room;
-use super::{Batch, Build, Context, State, View};
+use super::{Archive, Build, Context, Kept, View};
 use crate::cluster::assigner::FeatureKind;
 use crate::device::send;
 
@@ -39,13 +39,26 @@ impl FeatureSource {
         }))
     }
 
-    /// What a head sees `[b, d]` of a prepared input of `batch`, in training.
-    pub fn activation(&mut self, context: &Context, batch: &Batch, input: &Tensor) -> Tensor {
+    /// What a head sees `[b, d]` of a prepared input, in training, and what is to be kept of it once the
+    /// update is made: see [`Self::keep`].
+    pub fn activation(
+        &self,
+        context: &Context,
+        input: &Tensor,
+    ) -> (Tensor, BTreeMap<String, Tensor>) {
         let hidden = context.network.hidden(input, true);
-        if let Some(bank) = &mut self.0 {
-            bank.keep(batch, &hidden);
+        let mut kept = BTreeMap::new();
+        if self.0.is_some() {
+            kept.insert(HIDDEN.into(), hidden.detach());
         }
-        context.network.backbone.activate(&hidden)
+        (context.network.backbone.activate(&hidden), kept)
+    }
+
+    /// Takes over what [`Self::activation`] has kept.
+    pub fn keep(&mut self, part: &Kept) {
+        if let (Some(bank), Some(hidden)) = (&mut self.0, part.tensors.get(HIDDEN)) {
+            bank.keep(&part.indices, hidden);
+        }
     }
 
     /// Features `[n, d]` of all images.
@@ -59,18 +72,23 @@ impl FeatureSource {
         }
     }
 
-    /// Adds what is kept to what a checkpoint holds.
-    pub fn save(&self, state: &mut State) {
-        if let Some(bank) = &self.0 {
-            bank.save(state);
+    /// What a resumed run needs of it.
+    pub fn archive(&mut self, archive: &mut Archive) -> Result<()> {
+        match &mut self.0 {
+            None => Ok(()),
+            Some(bank) => {
+                archive.tensor("bank", &mut bank.features)?;
+                let mut seen = bank.seen.to_kind(Kind::Int64);
+                archive.tensor("bank_seen", &mut seen)?;
+                bank.seen = seen.to_kind(Kind::Bool);
+                Ok(())
+            }
         }
     }
-
-    /// Takes over what [`Self::save`] added.
-    pub fn restore(&mut self, state: &mut State) -> Result<()> {
-        self.0.as_mut().map_or(Ok(()), |bank| bank.restore(state))
-    }
 }
+
+/// Hidden features of a batch.
+const HIDDEN: &str = "hidden";
 
 /// The newest hidden features of each image `[n, d] f32`, on the network's device if it has room.
 #[derive(Debug)]
@@ -81,19 +99,22 @@ struct FeatureBank {
 }
 
 impl FeatureBank {
-    /// Keeps the hidden features `[b, d]` of a batch; of an image that is in it twice, the last.
-    fn keep(&mut self, batch: &Batch, hidden: &Tensor) {
+    /// Keeps the hidden features `[b, d]` of these images; of one that is in it twice, the last.
+    fn keep(&mut self, indices: &[u32], hidden: &Tensor) {
         // Were a row written twice, threads would decide whose numbers stay.
         let mut last: BTreeMap<u32, i64> = BTreeMap::new();
-        for (place, &row) in (0..).zip(&batch.rows) {
-            last.insert(row, place);
+        for (place, &index) in (0..).zip(indices) {
+            last.insert(index, place);
         }
-        let places: Vec<i64> = last.into_values().collect();
+        let (images, places): (Vec<i64>, Vec<i64>) = last
+            .into_iter()
+            .map(|(index, place)| (i64::from(index), place))
+            .unzip();
         tch::no_grad(|| {
-            let places = send(&places, hidden.device());
             let here = self.features.device();
-            let index = batch.index.index_select(0, &places).to_device(here);
-            let newest = hidden.detach().index_select(0, &places).to_device(here);
+            let index = send(&images, here);
+            let places = send(&places, hidden.device());
+            let newest = hidden.index_select(0, &places).to_device(here);
             let _ = self.features.index_copy_(0, &index, &newest);
             let _ = self.seen.index_fill_(0, &index, 1);
         });
@@ -121,23 +142,5 @@ impl FeatureBank {
             FeatureKind::Hidden => features,
             FeatureKind::Activation => context.network.backbone.activate(&features),
         })
-    }
-
-    /// Adds the bank to what a checkpoint holds.
-    fn save(&self, state: &mut State) {
-        let seen = self.seen.to_kind(Kind::Int64);
-        for (name, tensor) in [("bank", &self.features), ("bank_seen", &seen)] {
-            let tensor = tensor.to_device(Device::Cpu);
-            state.tensors.push((name.into(), tensor));
-        }
-    }
-
-    /// Takes over what [`Self::save`] added.
-    fn restore(&mut self, state: &mut State) -> Result<()> {
-        let device = self.features.device();
-        self.features = state.tensor("bank")?.to_device(device);
-        let seen = state.tensor("bank_seen")?;
-        self.seen = seen.to_kind(Kind::Bool).to_device(device);
-        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use super::extraction::{Extraction, Ready, Wanted};
+use super::extraction::{Extraction, FeatureRequest, PrefetchedFeatures};
 use crate::cluster::assigner::FeatureKind;
 use crate::config::Config;
 use crate::data::Dataset;
@@ -46,33 +46,34 @@ pub struct Context<'a> {
     pub position: Position,
     pub monitor: &'a dyn Monitor,
     pub profile: &'a Profile,
-    pub ready: &'a Ready,
+    pub prefetched: &'a PrefetchedFeatures,
 }
 
 /// Some images on the device.
 #[derive(Debug)]
 pub struct Batch {
     pub squares: Squares,
-    pub rows: Vec<u32>,
-    /// `rows` as `[b] i64` on the device.
+    /// Which images of the data set they are.
+    pub indices: Vec<u32>,
+    /// `indices` as `[b] i64` on the device.
     pub index: Tensor,
 }
 
 impl Batch {
     /// The images of `batch`, moved to the network's device.
     pub fn new(batch: PixelBatch, network: &Network) -> Self {
-        let index: Vec<i64> = batch.rows.iter().map(|&row| i64::from(row)).collect();
+        let index: Vec<i64> = batch.indices.iter().map(|&row| i64::from(row)).collect();
         Self {
             squares: batch.squares.on(network.device()),
             index: send(&index, network.device()),
-            rows: batch.rows,
+            indices: batch.indices,
         }
     }
 
     /// Random views `[b, 3, size, size] f32` in 0..1.
     pub(super) fn augmented(&self, config: &Config, profile: &Profile, key: ViewKey) -> Tensor {
         let augmentation = Augmentation::of(&config.data);
-        let apply = || augmentation.apply(&self.squares, &self.rows, key);
+        let apply = || augmentation.apply(&self.squares, &self.indices, key);
         profile.time(Part::Augment, || tch::no_grad(apply))
     }
 
@@ -84,14 +85,14 @@ impl Batch {
 
     /// The same images in `count` parts, or fewer where a part would be smaller than two images.
     pub fn split(&self, count: usize) -> Vec<Self> {
-        let n = self.rows.len();
+        let n = self.indices.len();
         let count = count.clamp(1, (n / 2).max(1));
         let part = |at: usize| {
             let (start, end) = (at * n / count, (at + 1) * n / count);
             let length = end - start;
             Self {
                 squares: self.squares.narrow(start, length),
-                rows: self.rows[start..end].to_vec(),
+                indices: self.indices[start..end].to_vec(),
                 index: self.index.narrow(0, start as i64, length as i64),
             }
         };
@@ -140,7 +141,10 @@ impl Context<'_> {
     /// # Errors
     /// [`Interrupted`] when the user asks to stop.
     pub fn features(&self, kind: FeatureKind, view: View) -> Result<Tensor> {
-        if let Some(features) = self.ready.take(self.position, Wanted { kind, view }) {
+        if let Some(features) = self
+            .prefetched
+            .take(self.position, FeatureRequest { kind, view })
+        {
             return Ok(features);
         }
         self.features_of(kind, view, (0..self.data.len() as u32).collect())
@@ -154,7 +158,7 @@ impl Context<'_> {
             self.network,
             self.profile,
             self.position,
-            Wanted { kind, view },
+            FeatureRequest { kind, view },
         );
         let mut features = extraction.room(n);
         self.monitor

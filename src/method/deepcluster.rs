@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor, nn};
 
 use super::{
-    Batch, Build, Context, FeatureSource, FeaturesFrom, LabelStep, Labelling, Loss, Method,
-    MethodEntry, Module, State, View, Wanted, cluster_features, group_features, label_by_clusters,
-    label_by_groups, option_table, parse_options,
+    Archive, Batch, Build, Context, FeatureRequest, FeatureSource, FeaturesFrom, Flag, Kept,
+    LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Rule, Tile, View,
+    cluster_features, group_features, label_by_clusters, label_by_groups, method_options,
+    option_table, parse_options,
 };
 use crate::cluster::assigner::FeatureKind;
 use crate::cluster::pic::PicOptions;
@@ -22,6 +23,9 @@ use crate::data::sampler::{inverse_size_weights, shuffled, uniform_over_labels};
 use crate::model::{LinearHead, store_on};
 use crate::random::Purpose;
 use crate::record::LabelStepRecord;
+use crate::tensors::{correct, from_labels, to_labels};
+
+const HEAD: &str = "head";
 
 /// The registry entry.
 pub const ENTRY: MethodEntry = MethodEntry {
@@ -30,46 +34,13 @@ pub const ENTRY: MethodEntry = MethodEntry {
     paper: "Caron et al., Deep Clustering for Unsupervised Learning of Visual Features, ECCV 2018, https://arxiv.org/abs/1807.05520",
     preset: |_| Settings::default(),
     first: |_| {
-        Some(Wanted {
+        Some(FeatureRequest {
             kind: FeatureKind::Hidden,
             view: View::Plain,
         })
     },
-    options: option_table::<Options>,
-    option_help: &[
-        (
-            "balance",
-            "how large clusters are kept from dominating: sampler (draws from all equally), weights (in the loss) or none",
-        ),
-        (
-            "reassign",
-            "epochs from one clustering to the next, fractions allowed; 0 leaves the choice to the program",
-        ),
-        (
-            "clusterer",
-            "kmeans, or pic: power iteration on nearest neighbours, which finds the number of clusters itself",
-        ),
-        (
-            "neighbours",
-            "pic: edges from each image to its nearest others",
-        ),
-        (
-            "sigma",
-            "pic: an edge weighs exp(-squared distance / sigma^2)",
-        ),
-        (
-            "warm_start",
-            "true: k-means starts from the clusters before",
-        ),
-        (
-            "empty",
-            "what an empty cluster takes: split (half of another one), farthest (a point) or keep (nothing)",
-        ),
-        (
-            "features_from",
-            "what is clustered: extraction (a pass over all images), or training (what the batches left behind)",
-        ),
-    ],
+    options: OPTIONS,
+    defaults: option_table::<Options>,
     resolve,
     build: |build| Ok(Box::new(DeepCluster::new(build)?)),
     pretext: false,
@@ -97,36 +68,24 @@ enum Clusterer {
     Pic,
 }
 
-/// DeepCluster's own options.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Options {
-    balance: Balance,
-    /// Epochs from one clustering to the next; fractions are allowed, and 0 leaves the choice to
-    /// [`resolve`].
-    reassign: f64,
-    /// Start k-means from the means of the previous clusters.
-    warm_start: bool,
-    empty: Empty,
-    clusterer: Clusterer,
-    neighbours: usize,
-    sigma: f64,
-    features_from: FeaturesFrom,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            balance: Balance::Sampler,
-            reassign: 0.0,
-            warm_start: false,
-            empty: Empty::Split,
-            clusterer: Clusterer::Kmeans,
-            neighbours: PicOptions::default().neighbours,
-            sigma: PicOptions::default().sigma,
-            features_from: FeaturesFrom::Extraction,
-        }
-    }
+method_options! {
+    /// how large clusters are kept from dominating: sampler (draws from all equally), weights (in the
+    /// loss) or none
+    balance: Balance = Balance::Sampler, Flag::Value("BALANCE");
+    /// epochs from one clustering to the next, fractions allowed; 0 leaves the choice to the program
+    reassign: f64 = 0.0, Flag::Value("EPOCHS");
+    /// kmeans, or pic: power iteration on nearest neighbours, which finds the number of clusters itself
+    clusterer: Clusterer = Clusterer::Kmeans, Flag::Value("CLUSTERER");
+    /// pic: edges from each image to its nearest others
+    neighbours: usize = PicOptions::default().neighbours, Flag::None;
+    /// pic: an edge weighs exp(-squared distance / sigma^2)
+    sigma: f64 = PicOptions::default().sigma, Flag::None;
+    /// true: k-means starts from the clusters before
+    warm_start: bool = false, Flag::Switch;
+    /// what an empty cluster takes: split (half of another one), farthest (a point) or keep (nothing)
+    empty: Empty = Empty::Split, Flag::Value("EMPTY");
+    /// what is clustered: extraction (a pass over all images), or training (what the batches left behind)
+    features_from: FeaturesFrom = FeaturesFrom::Extraction, Flag::Value("SOURCE");
 }
 
 impl Options {
@@ -172,8 +131,8 @@ impl Options {
 /// accuracy rises by 0.3 points over the untrained network with one epoch, by 2.2 with five).
 const STEPS_FOR_A_HEAD: usize = 150;
 
-fn resolve(config: &mut Config) -> Result<Vec<Choice>> {
-    let options = Options::parse(&config.method)?;
+fn resolve(config: &Config, table: &mut toml::Table) -> Result<Vec<Choice>> {
+    let options = Options::parse(table)?;
     if config.cluster.engine == linfa::ENGINE.name && options.empty != Empty::Split {
         bail!(crate::error::usage(
             "--empty is for `--engine tensor`: the linfa engine leaves no cluster empty"
@@ -200,7 +159,7 @@ fn resolve(config: &mut Config) -> Result<Vec<Choice>> {
     let epochs = (STEPS_FOR_A_HEAD as f64 / steps as f64)
         .round()
         .clamp(1.0, most);
-    config.method.insert("reassign".into(), epochs.into());
+    table.insert("reassign".into(), epochs.into());
     choices.push(Choice {
         name: "reassign",
         value: match epochs {
@@ -234,7 +193,7 @@ struct DeepCluster {
 
 impl DeepCluster {
     fn new(build: &Build) -> Result<Self> {
-        let options = Options::parse(&build.config.method)?;
+        let options = Options::parse(build.options)?;
         let clusters = build.config.cluster.clusters as i64;
         let (store, head) = store_on(build.network.device(), |root| {
             LinearHead::new(root, build.network.dim(), clusters)
@@ -256,8 +215,7 @@ impl DeepCluster {
 
     fn take_labels(&mut self, labels: Vec<u32>) {
         let device = self.store.device();
-        let targets: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
-        self.targets = Tensor::from_slice(&targets).to_device(device);
+        self.targets = from_labels(&labels).to_device(device);
         self.weights = (self.options.balance == Balance::Weights).then(|| {
             let clusters = self.head.bias().size()[0] as usize;
             let mut sizes = vec![0; clusters];
@@ -296,9 +254,7 @@ impl DeepCluster {
         let previous =
             (self.options.warm_start && !self.labels.is_empty()).then_some(&self.labels[..]);
         let clustered = cluster_features(context, &features, previous, self.options.empty)?;
-        let labels: Vec<i64> = Vec::try_from(&clustered.clustering.labels)?;
-        let labels = labels.into_iter().map(|label| label as u32).collect();
-        Ok((labels, clustered.record))
+        Ok((to_labels(&clustered.clustering.labels), clustered.record))
     }
 }
 
@@ -318,7 +274,7 @@ impl Method for DeepCluster {
         Ok(LabelStep {
             labels: vec![self.labels.clone()],
             record,
-            fresh: vec!["head"],
+            reset: vec![HEAD.into()],
             new_order: true,
         })
     }
@@ -330,9 +286,9 @@ impl Method for DeepCluster {
         }
     }
 
-    fn loss(&mut self, context: &Context, batch: &Batch, _phase: usize) -> Result<Loss> {
+    fn loss(&self, context: &Context, batch: &Batch, _update: usize) -> Result<Loss> {
         let input = context.network.prepare(&context.view(batch, 0));
-        let activation = self.features.activation(context, batch, &input);
+        let (activation, kept) = self.features.activation(context, &input);
         let logits = self.head.forward(&activation);
         let targets = self.targets.index_select(0, &batch.index);
         let value = match &self.weights {
@@ -343,21 +299,21 @@ impl Method for DeepCluster {
                 (each * weights.index_select(0, &batch.index)).mean(Kind::Float)
             }
         };
-        let correct = logits.argmax(1, false).eq_tensor(&targets).sum(Kind::Int64);
         Ok(Loss {
-            value,
-            trains: &[],
-            correct: Some((correct, batch.rows.len() as i64)),
+            correct: Some((correct(&logits, &targets), batch.indices.len() as i64)),
+            kept,
+            ..Loss::of(value)
         })
+    }
+
+    fn after_update(&mut self, _context: &Context, _update: usize, kept: Vec<Kept>) -> Result<()> {
+        kept.iter().for_each(|part| self.features.keep(part));
+        Ok(())
     }
 
     fn modules(&self) -> Vec<Module<'_>> {
         // main.py: the head's optimiser is made anew with every clustering, without momentum.
-        vec![Module {
-            name: "head",
-            store: &self.store,
-            momentum: Some(0.0),
-        }]
+        vec![Module::new(HEAD, &self.store).by(Rule::Sgd { momentum: 0.0 })]
     }
 
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
@@ -367,28 +323,40 @@ impl Method for DeepCluster {
         }
     }
 
-    fn state(&self) -> State {
-        let labels: Vec<i64> = self.labels.iter().map(|&label| i64::from(label)).collect();
-        let mut state = State {
-            tensors: vec![("labels".into(), Tensor::from_slice(&labels))],
-            values: [
-                ("next".to_string(), self.next.into()),
-                ("clusters".to_string(), self.head.weight().size()[0].into()),
-            ]
-            .into(),
+    fn preview(&self, context: &Context, batch: &Batch) -> Result<Vec<Panel>> {
+        let images = context.plain(batch);
+        let hidden = context
+            .network
+            .hidden(&context.network.prepare(&images), false);
+        let scores = self
+            .head
+            .forward(&context.network.backbone.activate(&hidden));
+        let (shares, predicted) = scores.softmax(1, Kind::Float).max_dim(1, false);
+        let predicted = to_labels(&predicted);
+        let panel = |(at, &image): (usize, &u32)| {
+            let label = self.labels.get(image as usize);
+            let of = label.map_or("none yet".into(), |label| label.to_string());
+            let share = shares.double_value(&[at as i64]);
+            Panel(vec![
+                Tile::new(&images.get(at as i64), format!("cluster {of}")),
+                Tile::new(
+                    &images.get(at as i64),
+                    format!("predicted {} ({:.0} %)", predicted[at], 100.0 * share),
+                ),
+            ])
         };
-        self.features.save(&mut state);
-        state
+        Ok(batch.indices.iter().enumerate().map(panel).collect())
     }
 
-    fn restore(&mut self, mut state: State) -> Result<()> {
-        let labels: Vec<i64> = Vec::try_from(&state.tensor("labels")?)?;
-        // A checkpoint of an earlier version has as many as were asked for.
-        if state.values.contains_key("clusters") {
-            self.renew_head(state.value("clusters")?);
+    fn archive(&mut self, archive: &mut Archive) -> Result<()> {
+        let mut clusters = self.head.weight().size()[0];
+        archive.value("clusters", &mut clusters)?;
+        archive.labels("labels", &mut self.labels)?;
+        archive.value("next", &mut self.next)?;
+        if archive.restores() {
+            self.renew_head(clusters);
+            self.take_labels(self.labels.clone());
         }
-        self.take_labels(labels.into_iter().map(|label| label as u32).collect());
-        self.next = state.value("next")?;
-        self.features.restore(&mut state)
+        self.features.archive(archive)
     }
 }

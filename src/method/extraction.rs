@@ -27,7 +27,7 @@ const ON_DEVICE: (usize, usize) = (256 * 224 * 224, 2_048);
 
 /// Which features of which view of the images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub struct FeatureRequest {
     pub kind: FeatureKind,
     pub view: View,
 }
@@ -38,7 +38,7 @@ pub struct Extraction<'a> {
     config: &'a Config,
     network: &'a Network,
     profile: &'a Profile,
-    wanted: Wanted,
+    wanted: FeatureRequest,
     /// Of random views: apart from those that are trained on.
     seed: u64,
     frozen: Frozen,
@@ -51,7 +51,7 @@ impl<'a> Extraction<'a> {
         network: &'a Network,
         profile: &'a Profile,
         position: Position,
-        wanted: Wanted,
+        wanted: FeatureRequest,
     ) -> Self {
         let purpose = Purpose::Augmentation;
         Self {
@@ -86,7 +86,7 @@ impl<'a> Extraction<'a> {
         let images = match self.wanted.view {
             View::Plain => batch.plain(self.config, self.profile),
             View::Augmented => {
-                let seen = batch.rows.first().map_or(0, |&row| u64::from(row));
+                let seen = batch.indices.first().map_or(0, |&row| u64::from(row));
                 let key = ViewKey {
                     seed: self.seed,
                     seen,
@@ -97,7 +97,7 @@ impl<'a> Extraction<'a> {
         };
         let extract = || extract(&self.frozen, &images, self.size(), self.wanted.kind);
         let extracted = self.profile.time(Part::Extract, extract);
-        let count = batch.rows.len();
+        let count = batch.indices.len();
         let mut place = features.rows.narrow(0, features.count as i64, count as i64);
         place.copy_(&extracted);
         features.count += count;
@@ -122,19 +122,19 @@ impl Features {
 
 /// The first pass, made while images are decoded.
 #[derive(Debug)]
-pub struct Ahead<'a> {
+pub struct FeaturePrefetch<'a> {
     extraction: Extraction<'a>,
     features: Features,
 }
 
-impl<'a> Ahead<'a> {
+impl<'a> FeaturePrefetch<'a> {
     /// A pass over up to `images` images at the beginning of a run.
     pub fn new(
         config: &'a Config,
         network: &'a Network,
         profile: &'a Profile,
         images: usize,
-        wanted: Wanted,
+        wanted: FeatureRequest,
     ) -> Self {
         let extraction = Extraction::new(config, network, profile, Position::default(), wanted);
         Self {
@@ -155,27 +155,27 @@ impl<'a> Ahead<'a> {
             let Ok(mut batch) = PixelBatch::new(&pixels, &places, device) else {
                 continue;
             };
-            batch.rows.iter_mut().for_each(|row| *row += rows.start);
+            batch.indices.iter_mut().for_each(|row| *row += rows.start);
             let append = || self.extraction.append(batch, &mut self.features);
             let _ = within_memory(device, String::new, "", append);
         }
     }
 
     /// The features, where they are those of all `images`.
-    pub fn finish(self, images: usize) -> Ready {
+    pub fn finish(self, images: usize) -> PrefetchedFeatures {
         let complete = images > 0 && self.features.count == images;
         let features = complete.then(|| (self.extraction.wanted, self.features.all()));
-        Ready(RefCell::new(features))
+        PrefetchedFeatures(RefCell::new(features))
     }
 }
 
 /// Features for the first label step that are there already, or none.
 #[derive(Debug, Default)]
-pub struct Ready(RefCell<Option<(Wanted, Tensor)>>);
+pub struct PrefetchedFeatures(RefCell<Option<(FeatureRequest, Tensor)>>);
 
-impl Ready {
+impl PrefetchedFeatures {
     /// The features, if they are those `wanted` at this place of the run; they are kept no longer.
-    pub fn take(&self, position: Position, wanted: Wanted) -> Option<Tensor> {
+    pub fn take(&self, position: Position, wanted: FeatureRequest) -> Option<Tensor> {
         let (what, features) = self.0.take()?;
         (position == Position::default() && what == wanted).then_some(features)
     }

@@ -1,28 +1,31 @@
 //! What a method of self-supervised learning must answer, and the table of all of them.
 //!
-//! The loop in `train` owns data, optimiser, schedule, checkpoints and metrics, and asks a
+//! The loop in `train` owns data, optimisers, schedule, checkpoints and metrics, and asks a
 //! [`Method`]: when are the labels due again, what are they, in which order are images seen, what is
-//! the loss of this batch, what must be saved. DeepCluster, SeLa and rotation differ only there.
+//! the loss of this batch, which modules does it train, what must be saved. Methods differ only there.
 //!
-//! To add a method: one file here that ends in a [`MethodEntry`], and one line in [`METHODS`].
+//! To add a method: one file here that ends in a [`MethodEntry`], and one line in [`METHODS`]; see
+//! `docs/extending.md`.
 
+mod archive;
 mod bank;
 mod context;
 mod deepcluster;
 mod extraction;
 mod features;
+mod module;
+mod options;
 mod room;
 mod rotation;
 mod sela;
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use tch::{Tensor, nn};
+use tch::Tensor;
 
+use crate::cluster::Empty;
 use crate::cluster::assigner::{Assigner, Assignments};
 use crate::config::defaults::{Choice, Facts};
 use crate::config::{Config, Settings};
@@ -30,19 +33,34 @@ use crate::data::sampler;
 use crate::model::network::Network;
 use crate::record::LabelStepRecord;
 
+pub use crate::picture::{Panel, Tile};
+pub use archive::{Archive, State};
 pub use bank::{FeatureSource, FeaturesFrom};
 pub use context::{Batch, Context, Position, View};
-pub use extraction::{Ahead, Ready, Wanted, extract, extract_size};
+pub use extraction::{FeaturePrefetch, FeatureRequest, PrefetchedFeatures, extract, extract_size};
 pub use features::{cluster_features, group_features, label_by_clusters, label_by_groups};
+pub use module::{BACKBONE, Module, ModuleTraining, Rule, Update};
+use options::method_options;
+pub use options::{Flag, MethodOption, option_table, parse_options};
 
 /// A way to learn without labels. Everything random comes from the context's seed and position, so
 /// that a resumed run goes on exactly as it would have.
 pub trait Method {
+    /// What must be known of all images before the first batch of a run (frequencies, seed patches); what
+    /// it finds belongs to the state.
+    fn begin(&mut self, _context: &Context) -> Result<()> {
+        Ok(())
+    }
+
     /// The number of images seen at which labels are next due; `None` when no step is to come.
-    fn next_label_step(&self) -> Option<u64>;
+    fn next_label_step(&self) -> Option<u64> {
+        None
+    }
 
     /// Makes new pseudo-labels. May look at the whole data set through the context.
-    fn label_step(&mut self, context: &Context) -> Result<LabelStep>;
+    fn label_step(&mut self, _context: &Context) -> Result<LabelStep> {
+        bail!("this method has no label step")
+    }
 
     /// The order of the coming images, at the start of an epoch or after a label step that asks for
     /// a new one.
@@ -50,20 +68,29 @@ pub trait Method {
         sampler::shuffled(images, rng)
     }
 
-    /// Updates made for each batch: 1, or more where networks are trained in turn (a generator and
-    /// its discriminator).
-    fn phases(&self) -> usize {
-        1
+    /// The updates that a batch makes at this place of the run, in turn: one of everything, or several
+    /// where networks are trained against each other (a generator and its discriminator).
+    fn updates(&self, _position: Position) -> Vec<Update> {
+        vec![Update::default()]
     }
 
-    /// The loss of a batch in a phase.
-    fn loss(&mut self, context: &Context, batch: &Batch, phase: usize) -> Result<Loss>;
+    /// The loss of a batch, or of a part of it, in the update of that number. Changes nothing: it runs once
+    /// for each part, and again where memory did not suffice.
+    fn loss(&self, context: &Context, batch: &Batch, update: usize) -> Result<Loss>;
+
+    /// Takes over what the losses of an update have kept, a part of the batch after the other, once the
+    /// update is made.
+    fn after_update(&mut self, _context: &Context, _update: usize, _kept: Vec<Kept>) -> Result<()> {
+        Ok(())
+    }
 
     /// What is trained beside the backbone (heads, a second network), with its optimiser's options.
     fn modules(&self) -> Vec<Module<'_>>;
 
     /// Labels that fit the network as it is, and the rule that gives them: after the last epoch.
-    fn last_labels(&mut self, context: &Context) -> Result<Labelling>;
+    fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
+        label_by_clusters(context, Empty::default())
+    }
 
     /// Correct predictions of the pretext task among those asked for, on images of any origin;
     /// `None` where the task has no answer for images that were not trained on.
@@ -71,11 +98,14 @@ pub trait Method {
         None
     }
 
-    /// What a resumed run needs beside the modules' parameters.
-    fn state(&self) -> State;
+    /// What the method sees of images and what it predicts, for people: a panel for each image or so.
+    fn preview(&self, context: &Context, batch: &Batch) -> Result<Vec<Panel>>;
 
-    /// Takes over what [`Self::state`] gave.
-    fn restore(&mut self, state: State) -> Result<()>;
+    /// What a resumed run needs beside the modules' parameters, saved and restored by one function. A
+    /// restored method may give other modules than before.
+    fn archive(&mut self, _archive: &mut Archive) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What a label step came to.
@@ -86,7 +116,7 @@ pub struct LabelStep {
     /// The method's part of the record; the loop fills in the rest.
     pub record: LabelStepRecord,
     /// Modules whose optimiser starts afresh, because their parameters were drawn anew.
-    pub fresh: Vec<&'static str>,
+    pub reset: Vec<String>,
     /// Whether the images come in a new order from here on.
     pub new_order: bool,
 }
@@ -96,23 +126,33 @@ pub struct LabelStep {
 pub struct Loss {
     /// A scalar with its graph.
     pub value: Tensor,
-    /// Names of the modules that this loss trains; empty for all, with the backbone.
-    pub trains: &'static [&'static str],
     /// Correct predictions (a scalar on the device, read later) among how many.
     pub correct: Option<(Tensor, i64)>,
+    /// Other figures for `metrics.jsonl`, by name: scalars, of which the mean over the images counts.
+    pub metrics: BTreeMap<String, Tensor>,
+    /// Without graphs, for [`Method::after_update`].
+    pub kept: BTreeMap<String, Tensor>,
 }
 
-/// Parameters with the options of their optimiser.
+impl Loss {
+    /// A loss and nothing else.
+    pub fn of(value: Tensor) -> Self {
+        Self {
+            value,
+            correct: None,
+            metrics: BTreeMap::new(),
+            kept: BTreeMap::new(),
+        }
+    }
+}
+
+/// What the loss of some images has kept.
 #[derive(Debug)]
-pub struct Module<'a> {
-    pub name: &'static str,
-    pub store: &'a nn::VarStore,
-    /// Differs from the run's momentum where given.
-    pub momentum: Option<f64>,
+pub struct Kept {
+    /// Which images.
+    pub indices: Vec<u32>,
+    pub tensors: BTreeMap<String, Tensor>,
 }
-
-/// The name under which the backbone is trained beside the methods' modules.
-pub const BACKBONE: &str = "backbone";
 
 /// Labels for all images and for those to come.
 #[derive(Debug)]
@@ -122,34 +162,12 @@ pub struct Labelling {
     pub record: LabelStepRecord,
 }
 
-/// What a method keeps between steps.
-#[derive(Debug, Default)]
-pub struct State {
-    pub tensors: Vec<(String, Tensor)>,
-    pub values: BTreeMap<String, serde_json::Value>,
-}
-
-impl State {
-    /// Takes a tensor out.
-    pub fn tensor(&mut self, name: &str) -> Result<Tensor> {
-        let index = self.tensors.iter().position(|(have, _)| have == name);
-        index
-            .map(|index| self.tensors.swap_remove(index).1)
-            .ok_or_else(|| anyhow::anyhow!("the checkpoint has no '{name}'"))
-    }
-
-    /// Reads a value.
-    pub fn value<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        let value = self.values.get(name).cloned();
-        let value = value.ok_or_else(|| anyhow::anyhow!("the checkpoint has no '{name}'"))?;
-        Ok(serde_json::from_value(value)?)
-    }
-}
-
-/// What a method is built from.
+/// What a method is built from; a method that has others as its tasks gives them options of their own.
 #[derive(Debug, Clone, Copy)]
 pub struct Build<'a> {
     pub config: &'a Config,
+    /// The method's own options, complete.
+    pub options: &'a toml::Table,
     pub network: &'a Network,
     /// Images in the data set.
     pub images: usize,
@@ -165,14 +183,14 @@ pub struct MethodEntry {
     pub preset: fn(&Facts) -> Settings,
     /// What the first label step begins with, where it comes before the first batch: features that can be
     /// extracted while images are decoded.
-    pub first: fn(&Config) -> Option<Wanted>,
-    /// The method's own options (`--set key=value`, `[method]` of the TOML) with their defaults.
-    pub options: fn() -> toml::Table,
-    /// What each of them means, with its values.
-    pub option_help: &'static [(&'static str, &'static str)],
+    pub first: fn(&toml::Table) -> Option<FeatureRequest>,
+    /// The method's own options.
+    pub options: &'static [MethodOption],
+    /// Their defaults (`[method]` of the TOML).
+    pub defaults: fn() -> toml::Table,
     /// Refuses values of these options that cannot work, and puts numbers in place of those that
     /// leave the choice to the program.
-    pub resolve: fn(&mut Config) -> Result<Vec<Choice>>,
+    pub resolve: fn(&Config, &mut toml::Table) -> Result<Vec<Choice>>,
     pub build: fn(&Build) -> Result<Box<dyn Method>>,
     /// Whether its pretext task has an answer for images that were not trained on:
     /// [`Method::pretext_accuracy`].
@@ -188,11 +206,11 @@ pub fn method(name: &str) -> Option<&'static MethodEntry> {
 }
 
 impl MethodEntry {
-    /// Completes `config.method`: keys that the method does not have and values that cannot work
+    /// Completes a method's own `options`: keys that the method does not have and values that cannot work
     /// are refused, what is missing or left open is chosen.
-    pub fn complete_options(&self, config: &mut Config) -> Result<Vec<Choice>> {
-        let mut known = (self.options)();
-        if let Some(key) = config.method.keys().find(|key| !known.contains_key(*key)) {
+    pub fn complete(&self, config: &Config, options: &mut toml::Table) -> Result<Vec<Choice>> {
+        let mut known = (self.defaults)();
+        if let Some(key) = options.keys().find(|key| !known.contains_key(*key)) {
             let known: Vec<&str> = known.keys().map(String::as_str).collect();
             let own = if known.is_empty() {
                 "none".into()
@@ -204,25 +222,8 @@ impl MethodEntry {
                 self.name
             )));
         }
-        known.extend(std::mem::take(&mut config.method));
-        config.method = known;
-        (self.resolve)(config)
+        known.extend(std::mem::take(options));
+        *options = known;
+        (self.resolve)(config, options)
     }
-}
-
-/// A method's options from the `[method]` table, defaults where it is silent.
-fn parse_options<T: DeserializeOwned + Serialize + Default>(given: &toml::Table) -> Result<T> {
-    let mut table = option_table::<T>();
-    table.extend(given.clone());
-    toml::Value::Table(table)
-        .try_into()
-        .map_err(|error: toml::de::Error| {
-            let text = error.to_string().trim_end().replace('\n', " ");
-            crate::error::usage(format!("method options: {text}"))
-        })
-}
-
-/// The defaults of a method's options as a table.
-fn option_table<T: Serialize + Default>() -> toml::Table {
-    toml::Table::try_from(T::default()).unwrap_or_default()
 }

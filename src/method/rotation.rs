@@ -8,13 +8,10 @@
 use anyhow::Result;
 use tch::{Kind, Tensor, nn};
 
-use super::{
-    Batch, Build, Context, LabelStep, Labelling, Loss, Method, MethodEntry, Module, State,
-    label_by_clusters,
-};
-use crate::cluster::Empty;
+use super::{Batch, Build, Context, Loss, Method, MethodEntry, Module, Panel, Tile};
 use crate::config::{DataSettings, Schedule, Settings, TrainSettings};
 use crate::model::{LinearHead, store_on};
+use crate::tensors::correct;
 
 /// The registry entry.
 pub const ENTRY: MethodEntry = MethodEntry {
@@ -35,14 +32,14 @@ pub const ENTRY: MethodEntry = MethodEntry {
         },
         ..Settings::default()
     },
-    options: toml::Table::new,
-    option_help: &[],
-    resolve: |_| Ok(Vec::new()),
+    options: &[],
+    defaults: toml::Table::new,
+    resolve: |_, _| Ok(Vec::new()),
     build: |build| Ok(Box::new(Rotation::new(build))),
     pretext: true,
 };
 
-const TURNS: i64 = 4;
+const ROTATIONS: i64 = 4;
 
 struct Rotation {
     store: nn::VarStore,
@@ -52,68 +49,61 @@ struct Rotation {
 impl Rotation {
     fn new(build: &Build) -> Self {
         let (store, head) = store_on(build.network.device(), |root| {
-            LinearHead::new(root, build.network.dim(), TURNS)
+            LinearHead::new(root, build.network.dim(), ROTATIONS)
         });
         Self { store, head }
     }
 
     /// Scores `[4 b, 4]` of all turns of images `[b, 3, s, s]`, and the right answers `[4 b]`.
     fn predict(&self, context: &Context, images: &Tensor, train: bool) -> (Tensor, Tensor) {
-        let turned: Vec<Tensor> = (0..TURNS).map(|turn| images.rot90(turn, [2, 3])).collect();
+        let turned: Vec<Tensor> = (0..ROTATIONS)
+            .map(|turn| images.rot90(turn, [2, 3]))
+            .collect();
         let input = context.network.prepare(&Tensor::cat(&turned, 0));
         let logits = self
             .head
             .forward(&context.network.activation(&input, train));
-        let targets = Tensor::arange(TURNS, (Kind::Int64, images.device()))
+        let targets = Tensor::arange(ROTATIONS, (Kind::Int64, images.device()))
             .repeat_interleave_self_int(images.size()[0], None, None);
         (logits, targets)
     }
 }
 
 impl Method for Rotation {
-    fn next_label_step(&self) -> Option<u64> {
-        None
-    }
-
-    fn label_step(&mut self, _context: &Context) -> Result<LabelStep> {
-        anyhow::bail!("rotation has no label step")
-    }
-
-    fn loss(&mut self, context: &Context, batch: &Batch, _phase: usize) -> Result<Loss> {
+    fn loss(&self, context: &Context, batch: &Batch, _update: usize) -> Result<Loss> {
         let (logits, targets) = self.predict(context, &context.view(batch, 0), true);
-        let correct = logits.argmax(1, false).eq_tensor(&targets).sum(Kind::Int64);
         Ok(Loss {
-            value: logits.cross_entropy_for_logits(&targets),
-            trains: &[],
-            correct: Some((correct, targets.size()[0])),
+            correct: Some((correct(&logits, &targets), targets.size()[0])),
+            ..Loss::of(logits.cross_entropy_for_logits(&targets))
         })
     }
 
     fn modules(&self) -> Vec<Module<'_>> {
-        vec![Module {
-            name: "head",
-            store: &self.store,
-            momentum: None,
-        }]
-    }
-
-    fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
-        label_by_clusters(context, Empty::default())
+        vec![Module::new("head", &self.store)]
     }
 
     fn pretext_accuracy(&self, context: &Context, batch: &Batch) -> Option<(i64, i64)> {
         tch::no_grad(|| {
             let (logits, targets) = self.predict(context, &context.plain(batch), false);
-            let correct = logits.argmax(1, false).eq_tensor(&targets).sum(Kind::Int64);
-            Some((correct.int64_value(&[]), targets.size()[0]))
+            let right = correct(&logits, &targets).int64_value(&[]);
+            Some((right, targets.size()[0]))
         })
     }
 
-    fn state(&self) -> State {
-        State::default()
-    }
-
-    fn restore(&mut self, _state: State) -> Result<()> {
-        Ok(())
+    fn preview(&self, context: &Context, batch: &Batch) -> Result<Vec<Panel>> {
+        let images = context.plain(batch);
+        let (logits, _) = self.predict(context, &images, false);
+        let count = images.size()[0];
+        let predicted = logits.argmax(1, false).view([ROTATIONS, count]);
+        let panel = |at| {
+            let tile = |turn| {
+                let turned = images.get(at).rot90(turn, [1, 2]);
+                let answer = predicted.int64_value(&[turn, at]);
+                let caption = format!("{} degrees, predicted {}", 90 * turn, 90 * answer);
+                Tile::new(&turned, caption).answered(answer == turn)
+            };
+            Panel((0..ROTATIONS).map(tile).collect())
+        };
+        Ok((0..count).map(panel).collect())
     }
 }

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, nn};
 
 use super::{
-    Batch, Build, Context, FeatureSource, FeaturesFrom, LabelStep, Labelling, Loss, Method,
-    MethodEntry, Module, State, View, Wanted, option_table, parse_options,
+    Archive, Batch, Build, Context, FeatureRequest, FeatureSource, FeaturesFrom, Flag, Kept,
+    LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Tile, View, method_options,
+    option_table, parse_options,
 };
 use crate::cluster::assigner::{Assigner, FeatureKind};
 use crate::cluster::sinkhorn::{self, Linear, Scores, SinkhornOptions, Solver, Transport};
@@ -22,6 +23,7 @@ use crate::model::{MultiHead, store_on};
 use crate::monitor::Phase;
 use crate::random::{Purpose, stream};
 use crate::record::LabelStepRecord;
+use crate::tensors::{correct, from_labels, to_labels};
 
 /// Scores computed at once on the device.
 const BLOCK: i64 = 16 << 20;
@@ -32,53 +34,14 @@ pub const ENTRY: MethodEntry = MethodEntry {
     help: "equally large clusters by optimal transport (Sinkhorn-Knopp), with one or several heads",
     paper: "Asano et al., Self-labelling via simultaneous clustering and representation learning, ICLR 2020, https://arxiv.org/abs/1911.05371",
     preset,
-    first: |config| {
-        Options::parse(&config.method).ok().map(|options| Wanted {
+    first: |table| {
+        Options::parse(table).ok().map(|options| FeatureRequest {
             kind: FeatureKind::Activation,
             view: options.view(),
         })
     },
-    options: option_table::<Options>,
-    option_help: &[
-        ("heads", "labelings that are learned at once"),
-        (
-            "lambda",
-            "exponent of the probabilities: larger is nearer to the exact optimum and slower",
-        ),
-        (
-            "tolerance",
-            "where the solver stops: sum of the rows' relative changes",
-        ),
-        ("max_iterations", "passes of the solver at most"),
-        (
-            "solver",
-            "sinkhorn (published), newton (on its dual) or auto (whichever is cheaper)",
-        ),
-        (
-            "memory",
-            "gigabytes for a label step beside the features; scores that do not fit are computed when needed",
-        ),
-        (
-            "label_steps",
-            "label steps over the training; 0 leaves the choice to the program",
-        ),
-        (
-            "label_schedule",
-            "how they spread: quadratic (dense at first) or linear",
-        ),
-        (
-            "gather",
-            "images that a label step looks at: augmented or plain",
-        ),
-        (
-            "refresh",
-            "heads that a label step gives new labels: all, or one in turn",
-        ),
-        (
-            "features_from",
-            "what is balanced: extraction (a pass over all images), or training (what the batches left behind)",
-        ),
-    ],
+    options: OPTIONS,
+    defaults: option_table::<Options>,
     resolve,
     build: |build| Ok(Box::new(Sela::new(build)?)),
     pretext: false,
@@ -111,15 +74,13 @@ fn preset(facts: &Facts) -> Settings {
     }
 }
 
-fn resolve(config: &mut Config) -> Result<Vec<Choice>> {
-    let options = Options::parse(&config.method)?;
+fn resolve(config: &Config, table: &mut toml::Table) -> Result<Vec<Choice>> {
+    let options = Options::parse(table)?;
     if options.label_steps > 0 {
         return Ok(Vec::new());
     }
     let steps = default_label_steps(config.train.epochs);
-    config
-        .method
-        .insert("label_steps".into(), (steps as i64).into());
+    table.insert("label_steps".into(), (steps as i64).into());
     Ok(vec![Choice {
         name: "label-steps",
         value: steps.to_string(),
@@ -158,44 +119,29 @@ enum Refresh {
     Turn,
 }
 
-/// SeLa's own options.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Options {
-    heads: usize,
-    /// Exponent of P.
-    lambda: f64,
-    /// Where the solver stops.
-    tolerance: f64,
-    max_iterations: usize,
-    /// How the transport problem is solved: auto, sinkhorn (published) or newton.
-    solver: Solver,
-    /// What a label step may take beside the features, in GB.
-    memory: f64,
-    /// Label steps over the training; 0 leaves the choice to [`resolve`].
-    label_steps: usize,
-    label_schedule: LabelSchedule,
-    gather: Gather,
-    refresh: Refresh,
-    features_from: FeaturesFrom,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            heads: 1,
-            lambda: 25.0,
-            tolerance: 0.1,
-            max_iterations: 2_000,
-            solver: Solver::Auto,
-            memory: 8.0,
-            label_steps: 0,
-            label_schedule: LabelSchedule::Quadratic,
-            gather: Gather::Augmented,
-            refresh: Refresh::All,
-            features_from: FeaturesFrom::Extraction,
-        }
-    }
+method_options! {
+    /// labelings that are learned at once, each by a head of its own
+    heads: usize = 1, Flag::Value("HEADS");
+    /// exponent of the probabilities: larger is nearer to the exact optimum and slower
+    lambda: f64 = 25.0, Flag::Value("LAMBDA");
+    /// where the solver stops: sum of the rows' relative changes
+    tolerance: f64 = 0.1, Flag::Value("TOLERANCE");
+    /// passes of the solver at most
+    max_iterations: usize = 2_000, Flag::None;
+    /// sinkhorn (published), newton (on its dual) or auto (whichever is cheaper)
+    solver: Solver = Solver::Auto, Flag::None;
+    /// gigabytes for a label step beside the features; scores that do not fit are computed when needed
+    memory: f64 = 8.0, Flag::Value("GB");
+    /// label steps over the training; 0 leaves the choice to the program
+    label_steps: usize = 0, Flag::Value("STEPS");
+    /// how they spread: quadratic (dense at first) or linear
+    label_schedule: LabelSchedule = LabelSchedule::Quadratic, Flag::Value("SCHEDULE");
+    /// images that a label step looks at: augmented or plain
+    gather: Gather = Gather::Augmented, Flag::Value("VIEW");
+    /// heads that a label step gives new labels: all, or one in turn
+    refresh: Refresh = Refresh::All, Flag::None;
+    /// what is balanced: extraction (a pass over all images), or training (what the batches left behind)
+    features_from: FeaturesFrom = FeaturesFrom::Extraction, Flag::Value("SOURCE");
 }
 
 impl Options {
@@ -247,7 +193,7 @@ struct Sela {
 
 impl Sela {
     fn new(build: &Build) -> Result<Self> {
-        let options = Options::parse(&build.config.method)?;
+        let options = Options::parse(build.options)?;
         let train = &build.config.train;
         let clusters = build.config.cluster.clusters;
         let (store, heads) = store_on(build.network.device(), |root| {
@@ -412,14 +358,14 @@ impl Method for Sela {
         Ok(LabelStep {
             labels: self.labels.clone(),
             record,
-            fresh: Vec::new(),
+            reset: Vec::new(),
             new_order: false,
         })
     }
 
-    fn loss(&mut self, context: &Context, batch: &Batch, _phase: usize) -> Result<Loss> {
+    fn loss(&self, context: &Context, batch: &Batch, _update: usize) -> Result<Loss> {
         let input = context.network.prepare(&context.view(batch, 0));
-        let activation = self.features.activation(context, batch, &input);
+        let (activation, kept) = self.features.activation(context, &input);
         // [b, heads, k] and [heads, b]
         let logits = self.heads.forward(&activation);
         let targets = self.targets.index_select(1, &batch.index).transpose(0, 1);
@@ -427,21 +373,21 @@ impl Method for Sela {
         let value = logits
             .reshape([-1, clusters])
             .cross_entropy_for_logits(&targets.reshape([-1]));
-        let correct = logits.argmax(2, false).eq_tensor(&targets).sum(Kind::Int64);
-        let asked = (batch.rows.len() * self.options.heads) as i64;
+        let asked = (batch.indices.len() * self.options.heads) as i64;
         Ok(Loss {
-            value,
-            trains: &[],
-            correct: Some((correct, asked)),
+            correct: Some((correct(&logits, &targets), asked)),
+            kept,
+            ..Loss::of(value)
         })
     }
 
+    fn after_update(&mut self, _context: &Context, _update: usize, kept: Vec<Kept>) -> Result<()> {
+        kept.iter().for_each(|part| self.features.keep(part));
+        Ok(())
+    }
+
     fn modules(&self) -> Vec<Module<'_>> {
-        vec![Module {
-            name: "heads",
-            store: &self.store,
-            momentum: None,
-        }]
+        vec![Module::new("heads", &self.store)]
     }
 
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
@@ -470,26 +416,38 @@ impl Method for Sela {
         })
     }
 
-    fn state(&self) -> State {
-        let mut state = State {
-            tensors: vec![("labels".into(), self.targets.to_device(Device::Cpu))],
-            values: [("done".to_string(), self.done.into())].into(),
+    fn preview(&self, context: &Context, batch: &Batch) -> Result<Vec<Panel>> {
+        let images = context.plain(batch);
+        let activation = context
+            .network
+            .activation(&context.network.prepare(&images), false);
+        let predicted = self.heads.forward(&activation).argmax(2, false);
+        let panel = |(at, &image): (usize, &u32)| {
+            let picture = images.get(at as i64);
+            let tiles = self.labels.iter().zip(0..).map(|(labels, head)| {
+                let (label, given) = (
+                    labels[image as usize],
+                    predicted.int64_value(&[at as i64, head]),
+                );
+                Tile::new(
+                    &picture,
+                    format!("head {head}: cluster {label}, predicted {given}"),
+                )
+            });
+            Panel(tiles.collect())
         };
-        self.features.save(&mut state);
-        state
+        Ok(batch.indices.iter().enumerate().map(panel).collect())
     }
 
-    fn restore(&mut self, mut state: State) -> Result<()> {
-        let targets = state.tensor("labels")?;
-        let labels = (0..targets.size()[0])
-            .map(|head| {
-                let labels: Vec<i64> = Vec::try_from(&targets.get(head))?;
-                Ok(labels.into_iter().map(|label| label as u32).collect())
-            })
-            .collect::<Result<_>>()?;
-        self.take_labels(labels);
-        self.done = state.value("done")?;
-        self.features.restore(&mut state)
+    fn archive(&mut self, archive: &mut Archive) -> Result<()> {
+        archive.tensor("labels", &mut self.targets)?;
+        archive.value("done", &mut self.done)?;
+        if archive.restores() {
+            let heads = 0..self.heads.heads();
+            let labels = heads.map(|head| to_labels(&self.targets.get(head)));
+            self.take_labels(labels.collect());
+        }
+        self.features.archive(archive)
     }
 }
 
@@ -526,12 +484,6 @@ fn initial_labels(images: usize, clusters: usize, seed: u64, head: u64) -> Vec<u
 
 /// `[heads, n] i64`
 fn stack(labels: &[Vec<u32>]) -> Tensor {
-    let rows: Vec<Tensor> = labels
-        .iter()
-        .map(|labels| {
-            let labels: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
-            Tensor::from_slice(&labels)
-        })
-        .collect();
+    let rows: Vec<Tensor> = labels.iter().map(|labels| from_labels(labels)).collect();
     Tensor::stack(&rows, 0)
 }

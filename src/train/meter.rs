@@ -6,6 +6,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use crate::method::Loss;
+
 /// The sums as a checkpoint holds them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MeterSums {
@@ -13,6 +15,8 @@ pub struct MeterSums {
     images: u64,
     correct: Option<i64>,
     asked: i64,
+    #[serde(default)]
+    metrics: BTreeMap<String, (f64, u64)>,
     train_seconds: f64,
     seconds: BTreeMap<String, f64>,
 }
@@ -25,6 +29,8 @@ pub struct Meter {
     images: u64,
     correct: Option<Tensor>,
     asked: i64,
+    /// Of each metric the sum over images, on the device, and their number.
+    metrics: BTreeMap<String, (Tensor, u64)>,
     train_seconds: f64,
     seconds: BTreeMap<String, f64>,
 }
@@ -36,6 +42,7 @@ impl Meter {
             images: 0,
             correct: None,
             asked: 0,
+            metrics: BTreeMap::new(),
             train_seconds: 0.0,
             seconds: BTreeMap::new(),
         }
@@ -51,6 +58,11 @@ impl Meter {
                 .as_ref()
                 .map(|correct| correct.int64_value(&[])),
             asked: self.asked,
+            metrics: self
+                .metrics
+                .iter()
+                .map(|(name, (sum, images))| (name.clone(), (sum.double_value(&[]), *images)))
+                .collect(),
             train_seconds: self.train_seconds,
             seconds: self.seconds.clone(),
         }
@@ -65,21 +77,49 @@ impl Meter {
             .correct
             .map(|correct| Tensor::from(correct).to_device(device));
         self.asked = sums.asked;
+        let metrics = sums.metrics.iter();
+        self.metrics = metrics
+            .map(|(name, &(sum, images))| {
+                (name.clone(), (Tensor::from(sum).to_device(device), images))
+            })
+            .collect();
         self.train_seconds = sums.train_seconds;
         self.seconds = sums.seconds.clone();
     }
 
-    /// Adds a batch.
-    pub fn add(&mut self, loss: &Tensor, images: u64, correct: Option<(Tensor, i64)>) {
-        tch::no_grad(|| self.loss += loss.detach().to_kind(Kind::Double) * images as f64);
-        self.images += images;
-        if let Some((count, asked)) = correct {
-            self.correct = Some(match self.correct.take() {
-                Some(sum) => sum + count,
-                None => count,
-            });
-            self.asked += asked;
-        }
+    /// Adds what so many images came to in the update of that number. The first one's loss is the
+    /// epoch's.
+    pub fn add(&mut self, update: usize, loss: &Loss, images: u64) {
+        let weighed = |value: &Tensor| value.detach().to_kind(Kind::Double) * images as f64;
+        tch::no_grad(|| {
+            for (name, value) in &loss.metrics {
+                let (sum, count) = match self.metrics.remove(name) {
+                    Some((sum, count)) => (sum + weighed(value), count + images),
+                    None => (weighed(value), images),
+                };
+                self.metrics.insert(name.clone(), (sum, count));
+            }
+            if update > 0 {
+                return;
+            }
+            self.loss += weighed(&loss.value);
+            self.images += images;
+            if let Some((count, asked)) = &loss.correct {
+                self.correct = Some(match self.correct.take() {
+                    Some(sum) => sum + count,
+                    None => count.shallow_clone(),
+                });
+                self.asked += asked;
+            }
+        });
+    }
+
+    /// Means of the metrics over the images; waits for the device.
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
+        let means = self.metrics.iter();
+        means
+            .map(|(name, (sum, images))| (name.clone(), sum.double_value(&[]) / *images as f64))
+            .collect()
     }
 
     /// Adds the time since `start` to training.

@@ -12,7 +12,7 @@ pub mod session;
 use anyhow::Result;
 
 use crate::monitor::Interrupted;
-pub use session::{Session, Stage};
+pub use session::{RunEnv, Session};
 
 /// How a training ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,7 @@ pub fn train(session: &mut Session) -> Result<Outcome> {
 }
 
 fn label_and_learn(session: &mut Session) -> Result<()> {
+    session.begin()?; // what the method must know of all images
     while !session.finished() {
         if session.labels_are_due() {
             session.label_step()?; // extract features, cluster them, write the pseudo-labels

@@ -42,7 +42,7 @@ fn round(value: f64) -> f64 {
 pub fn model_bytes(network: &Network, method: &dyn Method, config: &Config) -> Result<Vec<u8>> {
     let mut tensors = named_variables(&network.store);
     for module in method.modules() {
-        tensors.extend(prefixed(module.name, module.store));
+        tensors.extend(prefixed(&module.name, module.store));
     }
     let about = serde_json::json!({
         "arch": config.model.arch,

@@ -190,8 +190,8 @@ fn the_binary_needs_no_environment() {
 #[test]
 fn every_option_of_a_method_is_explained() {
     for entry in ssl_cluster::method::METHODS {
-        let options = (entry.options)();
-        let mut explained: Vec<&str> = entry.option_help.iter().map(|(key, _)| *key).collect();
+        let options = (entry.defaults)();
+        let mut explained: Vec<&str> = entry.options.iter().map(|option| option.key).collect();
         explained.sort_unstable();
         let mut keys: Vec<&str> = options.keys().map(String::as_str).collect();
         keys.sort_unstable();

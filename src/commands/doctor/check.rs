@@ -20,7 +20,10 @@ use crate::data::loader::PixelBatch;
 use crate::data::source::ImageSet;
 use crate::data::squares::Squares;
 use crate::device::{Precision, PrecisionChoice};
-use crate::method::{Batch, Build, Context, METHODS, Method, MethodEntry, Position, Ready};
+use crate::method::{
+    Archive, Batch, Build, Context, METHODS, Method, MethodEntry, Position, PrefetchedFeatures,
+    State,
+};
 use crate::model::network::Network;
 use crate::model::weights::{load_into, named_variables};
 use crate::model::{BACKBONES, BackboneEntry};
@@ -181,7 +184,9 @@ fn options(entry: &MethodEntry, images: usize) -> Result<Config> {
     config.train.precision = PrecisionChoice::F32;
     config.model.arch = BACKBONES[0].name.into();
     config.data.cache = CacheChoice::Ram;
-    entry.complete_options(&mut config)?;
+    let mut options = std::mem::take(&mut config.method);
+    entry.complete(&config, &mut options)?;
+    config.method = options;
     Ok(config)
 }
 
@@ -196,6 +201,7 @@ impl Bench {
         tch::manual_seed(1);
         let build = Build {
             config,
+            options: &config.method,
             network: &network,
             images: config.run.images,
         };
@@ -208,9 +214,9 @@ impl Bench {
     /// The loss of all images and its gradient by the backbone.
     fn loss(&mut self, config: &Config, data: &Dataset) -> Result<(f64, Tensor)> {
         let profile = Profile::off();
-        let ready = Ready::default();
+        let prefetched = PrefetchedFeatures::default();
         let Self { network, method } = self;
-        let context = context(config, data, network, &profile, &ready);
+        let context = context(config, data, network, &profile, &prefetched);
         let rows: Vec<u32> = (0..data.len() as u32).collect();
         let pixels = PixelBatch::new(&data.pixels, &rows, network.device())?;
         let batch = Batch::new(pixels, network);
@@ -230,7 +236,7 @@ fn context<'a>(
     data: &'a Dataset,
     network: &'a Network,
     profile: &'a Profile,
-    ready: &'a Ready,
+    prefetched: &'a PrefetchedFeatures,
 ) -> Context<'a> {
     Context {
         config,
@@ -239,7 +245,7 @@ fn context<'a>(
         position: Position::default(),
         monitor: &Silent,
         profile,
-        ready,
+        prefetched,
     }
 }
 
@@ -256,10 +262,12 @@ fn losses(device: Device, entry: &MethodEntry, folder: &Path) -> Result<[Verdict
     let mut here = Bench::new(&config, entry, network)?;
     let mut there = Bench::new(&config, entry, there)?;
     if here.method.next_label_step().is_some() {
-        let (profile, ready) = (Profile::off(), Ready::default());
-        let context = context(&config, &data, &here.network, &profile, &ready);
+        let (profile, prefetched) = (Profile::off(), PrefetchedFeatures::default());
+        let context = context(&config, &data, &here.network, &profile, &prefetched);
         here.method.label_step(&context)?;
-        there.method.restore(here.method.state())?;
+        let mut state = State::default();
+        here.method.archive(&mut Archive::saving(&mut state))?;
+        there.method.archive(&mut Archive::restoring(&mut state))?;
     }
     for (own, other) in there.method.modules().iter().zip(here.method.modules()) {
         let weights = named_variables(other.store).into_iter().collect();

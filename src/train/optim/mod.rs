@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use tch::{Tensor, nn};
 
+pub use crate::method::Rule;
 use crate::model::weights::named_variables;
 use flat::Flat;
-pub use rule::Rule;
 
 /// How a module is trained.
 #[derive(Debug, Clone, Copy, PartialEq)]

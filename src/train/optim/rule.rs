@@ -4,26 +4,14 @@ use tch::{Kind, Tensor};
 
 use super::Training;
 use super::flat::Flat;
-
-/// A rule with its constants. `p` are the parameters, `g` the gradient, `wd` the weight decay.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Rule {
-    /// `g += wd·p; v = momentum·v + g; p −= lr·v` (`torch.optim.SGD`).
-    Sgd { momentum: f64 },
-    /// Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019; `torch.optim.AdamW`).
-    AdamW { betas: [f64; 2] },
-    /// SGD whose gradient is scaled, parameter by parameter, to `trust · ‖p‖ / (‖g‖ + wd·‖p‖)` of itself
-    /// (You, Gitman, Ginsburg: Large Batch Training of Convolutional Networks, 2017; apex `LARC` without
-    /// clipping, as SwAV and DeepCluster-v2 use it). Where either norm is 0, plain SGD without decay.
-    Larc { momentum: f64, trust: f64 },
-}
+use crate::method::Rule;
 
 /// What AdamW and LARC add to a divisor.
 const EPSILON: f64 = 1e-8;
 
 impl Rule {
     /// What the rule remembers of each number: the velocity, or the two moments of the gradient.
-    pub fn slots(&self) -> &'static [&'static str] {
+    pub(super) fn slots(&self) -> &'static [&'static str] {
         match *self {
             Self::Sgd { momentum } | Self::Larc { momentum, .. } if momentum > 0.0 => &[""],
             Self::Sgd { .. } | Self::Larc { .. } => &[],

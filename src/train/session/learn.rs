@@ -8,7 +8,7 @@ use tch::{Device, Tensor};
 use super::Session;
 use crate::data::loader::PixelBatch;
 use crate::device::{OutOfMemory, is_out_of_memory};
-use crate::method::Batch;
+use crate::method::{Archive, BACKBONE, Batch, Kept, Loss, State, Update};
 use crate::model::weights::named_variables;
 use crate::monitor::duration;
 use crate::profile::Part;
@@ -21,41 +21,36 @@ const WARM_UP: u64 = 8;
 
 /// What a part of a batch has come to.
 struct Learned {
-    /// A scalar on the device.
-    loss: Tensor,
     images: u64,
-    /// Correct predictions (a scalar on the device) among how many.
-    correct: Option<(Tensor, i64)>,
-}
-
-/// What stands in the parameters' gradients.
-#[derive(Default)]
-struct Gradient {
-    learned: Vec<Learned>,
-    /// The modules that it is for: see [`Loss::trains`](crate::method::Loss).
-    trains: &'static [&'static str],
+    /// Without its graph.
+    loss: Loss,
+    kept: Kept,
 }
 
 impl Session<'_> {
     /// Learns from one batch.
     pub fn learn(&mut self, batch: PixelBatch) -> Result<()> {
-        let profile = self.stage.profile;
-        let batch = profile.time(Part::Copy, || Batch::new(batch, self.stage.network));
+        let profile = self.env.profile;
+        let batch = profile.time(Part::Copy, || Batch::new(batch, self.env.network));
         let lr = self.lr(self.position.images as f64 / self.all_images() as f64);
-        for phase in 0..self.method.phases() {
-            let Gradient { learned, trains } = self.gradient_that_fits(&batch, phase)?;
-            profile.time(Part::Optimiser, || self.optimiser.step(trains, lr));
-            if phase == 0 {
-                for part in learned {
-                    self.meter.add(&part.loss, part.images, part.correct);
-                }
+        for (number, update) in self.method.updates(self.position).iter().enumerate() {
+            let modules = self.modules_of(update);
+            let modules: Vec<&str> = modules.iter().map(String::as_str).collect();
+            let learned = self.gradient_that_fits(&batch, number, &modules)?;
+            profile.time(Part::Optimiser, || self.optimiser.step(&modules, lr));
+            let mut kept = Vec::new();
+            for part in learned {
+                self.meter.add(number, &part.loss, part.images);
+                kept.push(part.kept);
             }
+            let context = self.env.at(self.position);
+            self.method.after_update(&context, number, kept)?;
         }
-        self.position.images += batch.rows.len() as u64;
+        self.position.images += batch.indices.len() as u64;
         self.position.batches += 1;
         self.segment_batches += 1;
-        self.segment_images += batch.rows.len() as u64;
-        self.stage.monitor.advance(batch.rows.len() as u64);
+        self.segment_images += batch.indices.len() as u64;
+        self.env.monitor.advance(batch.indices.len() as u64);
         if self.position.batches.is_multiple_of(LOSS_EVERY) {
             self.check_loss()?;
         }
@@ -65,38 +60,61 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// The modules that an update trains here: those that it names, or all; without those that are still
+    /// frozen.
+    fn modules_of(&self, update: &Update) -> Vec<String> {
+        let epoch = self.epoch();
+        let own = self.method.modules();
+        let awake = own
+            .iter()
+            .filter(|module| module.training.frozen_for <= epoch)
+            .map(|module| module.name.clone());
+        std::iter::once(BACKBONE.to_string())
+            .chain(awake)
+            .filter(|name| update.modules.is_empty() || update.modules.contains(name))
+            .collect()
+    }
+
     /// The gradient of a batch, in as many parts as the device's memory asks for: where a CUDA device
     /// has too little, they are doubled, from here on.
-    fn gradient_that_fits(&mut self, batch: &Batch, phase: usize) -> Result<Gradient> {
+    fn gradient_that_fits(
+        &mut self,
+        batch: &Batch,
+        update: usize,
+        modules: &[&str],
+    ) -> Result<Vec<Learned>> {
         loop {
             // libtorch's exceptions arrive as panics; of what a failed attempt has computed nothing is
             // kept but batch norm's running statistics, which have seen a batch once more.
-            let attempt = catch_unwind(AssertUnwindSafe(|| self.gradient(batch, phase)));
+            let attempt = catch_unwind(AssertUnwindSafe(|| self.gradient(batch, update, modules)));
             let panic = match attempt {
                 Ok(gradient) => return gradient,
                 Err(panic) => panic,
             };
-            let device = self.stage.network.device();
+            let device = self.env.network.device();
             let cuda = device != Device::Cpu;
-            if !(cuda && is_out_of_memory(panic.as_ref()) && 4 * self.parts <= batch.rows.len()) {
+            if !(cuda
+                && is_out_of_memory(panic.as_ref())
+                && 4 * self.micro_batches <= batch.indices.len())
+            {
                 let (doing, cure) = (self.tenants(batch), "a smaller --size or --arch takes less");
                 match OutOfMemory::of(panic.as_ref(), device, doing, cure) {
                     Some(error) => return Err(error.into()),
                     None => resume_unwind(panic),
                 }
             }
-            self.parts *= 2;
-            self.stage.monitor.note(&format!(
+            self.micro_batches *= 2;
+            self.env.monitor.note(&format!(
                 "a batch of {} does not fit: it is sent through in {} parts (--accumulate {})",
-                batch.rows.len(),
-                self.parts,
-                self.parts
+                batch.indices.len(),
+                self.micro_batches,
+                self.micro_batches
             ));
         }
     }
 
     /// What takes the device's memory in a batch, in words.
-    fn tenants(&self, batch: &Batch) -> String {
+    fn tenants(&mut self, batch: &Batch) -> String {
         let numbers = |tensors: &[(String, Tensor)]| -> usize {
             tensors.iter().map(|(_, tensor)| tensor.numel()).sum()
         };
@@ -105,55 +123,60 @@ impl Session<'_> {
             .iter()
             .map(|module| numbers(&named_variables(module.store)));
         let parameters =
-            numbers(&named_variables(&self.stage.network.store)) + modules.sum::<usize>();
-        let own = numbers(&self.method.state().tensors);
+            numbers(&named_variables(&self.env.network.store)) + modules.sum::<usize>();
+        let mut state = State::default();
+        // What cannot be said is left out of the message.
+        let _ = self.method.archive(&mut Archive::saving(&mut state));
+        let own: usize = state.tensors.values().map(Tensor::numel).sum();
         format!(
             "where {} of {} images went through at a time; parameters with gradients and optimiser take \
              {:.1} GB, what the method keeps {:.1} GB",
-            batch.rows.len().div_ceil(self.parts),
-            batch.rows.len(),
+            batch.indices.len().div_ceil(self.micro_batches),
+            batch.indices.len(),
             4e-9 * (2 * parameters + numbers(&self.optimiser.state())) as f64,
             4e-9 * own as f64,
         )
     }
 
-    fn gradient(&mut self, batch: &Batch, phase: usize) -> Result<Gradient> {
+    /// Leaves the gradient of a batch in the optimiser.
+    fn gradient(&mut self, batch: &Batch, update: usize, modules: &[&str]) -> Result<Vec<Learned>> {
         // Dropout draws from libtorch's generator: seeded for each batch, it needs no saving.
         let seed = key(
-            self.stage.config.train.seed,
+            self.env.config.train.seed,
             Purpose::Step,
             self.position.batches,
-            phase as u64,
+            update as u64,
         );
         tch::manual_seed(seed as i64);
-        let profile = self.stage.profile;
+        let profile = self.env.profile;
         self.optimiser.zero_grad();
-        let mut gradient = Gradient::default();
+        let mut learned = Vec::new();
         let mut position = self.position;
-        for part in batch.split(self.parts) {
-            let context = self.stage.at(position);
-            let forward = || self.method.loss(&context, &part, phase);
-            let loss = profile.time(Part::Forward, forward)?;
-            let images = part.rows.len() as u64;
-            let share = images as f64 / batch.rows.len() as f64;
+        for part in batch.split(self.micro_batches) {
+            let context = self.env.at(position);
+            let forward = || self.method.loss(&context, &part, update);
+            let mut loss = profile.time(Part::Forward, forward)?;
+            let images = part.indices.len() as u64;
+            let share = images as f64 / batch.indices.len() as f64;
             let value = &loss.value * share;
-            profile.time(Part::Backward, || {
-                self.optimiser.backward(&value, loss.trains)
-            });
-            gradient.learned.push(Learned {
-                loss: loss.value.detach(),
+            profile.time(Part::Backward, || self.optimiser.backward(&value, modules));
+            loss.value = loss.value.detach();
+            learned.push(Learned {
                 images,
-                correct: loss.correct,
+                kept: Kept {
+                    indices: part.indices,
+                    tensors: std::mem::take(&mut loss.kept),
+                },
+                loss,
             });
-            gradient.trains = loss.trains;
             position.images += images;
         }
-        Ok(gradient)
+        Ok(learned)
     }
 
     /// The learning rate at this share of the run.
     pub(super) fn lr(&self, progress: f64) -> f64 {
-        let train = &self.stage.config.train;
+        let train = &self.env.config.train;
         train.lr * train.schedule.factor(progress, train.epochs)
     }
 
@@ -171,7 +194,7 @@ impl Session<'_> {
              start again with a lower --lr (now {})",
             self.position.images.saturating_sub(1) / self.images_an_epoch() + 1,
             self.position.batches,
-            self.stage.config.train.lr
+            self.env.config.train.lr
         )
     }
 
@@ -180,10 +203,10 @@ impl Session<'_> {
         self.forecast_given = true;
         let an_image = self.segment_start.elapsed().as_secs_f64() / self.segment_images as f64;
         let left = (self.all_images() - self.position.images) as f64;
-        let seconds = left * an_image + self.stage.config.train.epochs as f64 * self.seconds_a_step;
+        let seconds = left * an_image + self.env.config.train.epochs as f64 * self.seconds_a_step;
         if seconds > 90.0 {
-            let epochs = (self.stage.config.train.epochs / 3).max(1);
-            self.stage.monitor.note(&format!(
+            let epochs = (self.env.config.train.epochs / 3).max(1);
+            self.env.monitor.note(&format!(
                 "about {} to go at {:.0} images/s; shorter with `--epochs {epochs}` or a smaller --size",
                 duration(seconds),
                 1.0 / an_image,

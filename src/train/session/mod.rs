@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::loader::{Batches, PixelBatch, batches, training_lengths};
 use crate::labels::LabelRecord;
-use crate::method::{BACKBONE, Context, LabelStep, Method, Position, Ready};
+use crate::method::{BACKBONE, Context, LabelStep, Method, Position, PrefetchedFeatures};
 use crate::model::network::Network;
 use crate::model::weights;
 use crate::monitor::{Interrupted, Monitor, Phase};
@@ -27,17 +27,17 @@ use crate::run_dir::{RunDir, replace};
 
 /// What does not change during a run.
 #[derive(Clone, Copy)]
-pub struct Stage<'a> {
+pub struct RunEnv<'a> {
     pub config: &'a Config,
     pub data: &'a Dataset,
     pub network: &'a Network,
     pub monitor: &'a dyn Monitor,
     pub profile: &'a Profile,
     /// Features for the first label step.
-    pub ready: &'a Ready,
+    pub prefetched: &'a PrefetchedFeatures,
 }
 
-impl<'a> Stage<'a> {
+impl<'a> RunEnv<'a> {
     fn at(self, position: Position) -> Context<'a> {
         let Self {
             config,
@@ -45,7 +45,7 @@ impl<'a> Stage<'a> {
             network,
             monitor,
             profile,
-            ready,
+            prefetched,
         } = self;
         Context {
             config,
@@ -54,14 +54,14 @@ impl<'a> Stage<'a> {
             position,
             monitor,
             profile,
-            ready,
+            prefetched,
         }
     }
 }
 
 /// A run in progress.
 pub struct Session<'a> {
-    stage: Stage<'a>,
+    env: RunEnv<'a>,
     method: Box<dyn Method>,
     optimiser: Optimiser,
     run: &'a RunDir,
@@ -74,7 +74,7 @@ pub struct Session<'a> {
     records: Vec<Record>,
     meter: Meter,
     /// Parts in which a batch goes through the network.
-    parts: usize,
+    micro_batches: usize,
     /// The stretch of batches since the last label step or epoch, for the speed.
     segment_start: Instant,
     segment_batches: u64,
@@ -85,23 +85,30 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// A run at its beginning.
-    pub fn new(stage: Stage<'a>, method: Box<dyn Method>, run: &'a RunDir) -> Self {
-        let Stage {
+    pub fn new(env: RunEnv<'a>, method: Box<dyn Method>, run: &'a RunDir) -> Self {
+        let RunEnv {
             config, network, ..
-        } = stage;
+        } = env;
         let mut optimiser = Optimiser::default();
-        let training = |momentum| Training {
-            rule: Rule::Sgd { momentum },
+        let of_run = Training {
+            rule: Rule::Sgd {
+                momentum: config.train.momentum,
+            },
             lr: 1.0,
             weight_decay: config.train.weight_decay,
         };
-        optimiser.add(BACKBONE, &network.store, training(config.train.momentum));
+        optimiser.add(BACKBONE, &network.store, of_run);
         for module in method.modules() {
-            let momentum = module.momentum.unwrap_or(config.train.momentum);
-            optimiser.add(module.name, module.store, training(momentum));
+            let own = module.training;
+            let training = Training {
+                rule: own.rule.unwrap_or(of_run.rule),
+                lr: own.lr.unwrap_or(of_run.lr),
+                weight_decay: own.weight_decay.unwrap_or(of_run.weight_decay),
+            };
+            optimiser.add(&module.name, module.store, training);
         }
         Self {
-            stage,
+            env,
             method,
             optimiser,
             run,
@@ -111,7 +118,7 @@ impl<'a> Session<'a> {
             labels: None,
             records: Vec::new(),
             meter: Meter::new(network.device()),
-            parts: config.train.accumulate,
+            micro_batches: config.train.accumulate,
             segment_start: Instant::now(),
             segment_batches: 0,
             segment_images: 0,
@@ -122,15 +129,24 @@ impl<'a> Session<'a> {
 
     /// Epochs done, with fractions.
     fn epoch(&self) -> f64 {
-        self.stage.at(self.position).epoch()
+        self.env.at(self.position).epoch()
     }
 
     fn images_an_epoch(&self) -> u64 {
-        self.stage.data.len() as u64
+        self.env.data.len() as u64
     }
 
     fn all_images(&self) -> u64 {
-        self.images_an_epoch() * self.stage.config.train.epochs as u64
+        self.images_an_epoch() * self.env.config.train.epochs as u64
+    }
+
+    /// What must be known before the first batch; a run that goes on knows it.
+    pub fn begin(&mut self) -> Result<()> {
+        if self.position == Position::default() {
+            let context = self.env.at(self.position);
+            self.method.begin(&context)?;
+        }
+        Ok(())
     }
 
     /// Whether every epoch is done.
@@ -153,7 +169,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Interrupted`] once the user asked to stop.
     pub fn check_interrupt(&mut self) -> Result<()> {
-        if self.stage.monitor.stopping() {
+        if self.env.monitor.stopping() {
             self.end_segment();
             return Err(Interrupted.into());
         }
@@ -163,25 +179,25 @@ impl<'a> Session<'a> {
     /// The last batch before the end of the epoch, or before new labels, is done.
     pub fn end_segment(&mut self) {
         self.meter.trained_since(self.segment_start);
-        self.stage.monitor.end();
+        self.env.monitor.end();
     }
 
     /// Makes pseudo-labels, writes and records them.
     pub fn label_step(&mut self) -> Result<()> {
         let started = Instant::now();
-        let context = self.stage.at(self.position);
-        let profile = self.stage.profile;
+        let context = self.env.at(self.position);
+        let profile = self.env.profile;
         let step = profile.time(Part::Cluster, || self.method.label_step(&context))?;
         let LabelStep {
             labels,
             record,
-            fresh,
+            reset,
             new_order,
         } = step;
         self.position.label_steps += 1;
         for module in self.method.modules() {
-            if fresh.contains(&module.name) {
-                self.optimiser.reset(module.name, module.store);
+            if reset.contains(&module.name) {
+                self.optimiser.reset(&module.name, module.store);
             }
         }
         let seconds = started.elapsed().as_secs_f64();
@@ -190,7 +206,7 @@ impl<'a> Session<'a> {
         self.meter.spent(&record.seconds);
         self.warn_of_collapse(&record);
         let records = self.label_records(&labels);
-        let keep = self.stage.config.output.keep_labels;
+        let keep = self.env.config.output.keep_labels;
         profile.time(Part::Write, || {
             self.run.write_labels(&records)?;
             self.run.keep_step_labels(&records, self.epoch(), keep)
@@ -220,7 +236,7 @@ impl<'a> Session<'a> {
         record.size_max = sizes.iter().copied().max().unwrap_or(0);
         record.nmi_previous = self.labels.as_ref().map(|before| nmi(before, labels));
         record.nmi_classes = self
-            .stage
+            .env
             .data
             .class_of
             .as_ref()
@@ -234,7 +250,7 @@ impl<'a> Session<'a> {
 
     fn warn_of_collapse(&self, record: &LabelStepRecord) {
         if record.nonempty < 2 {
-            self.stage.monitor.warn(
+            self.env.monitor.warn(
                 "all images fell into one cluster: the features have collapsed; \
                  try a lower --lr, a larger --batch-size or other images",
             );
@@ -243,9 +259,9 @@ impl<'a> Session<'a> {
 
     fn label_records(&self, labels: &[Vec<u32>]) -> Vec<LabelRecord> {
         let several = labels.len() > 1;
-        (0..self.stage.data.len())
+        (0..self.env.data.len())
             .map(|image| LabelRecord {
-                path: self.stage.data.name(image).into(),
+                path: self.env.data.name(image).into(),
                 label: labels[0][image],
                 score: None,
                 distance: None,
@@ -256,12 +272,12 @@ impl<'a> Session<'a> {
 
     fn make_order(&mut self, images: u64, label_steps: u64) {
         let mut rng = stream(
-            self.stage.config.train.seed,
+            self.env.config.train.seed,
             Purpose::Order,
             images,
             label_steps,
         );
-        self.order = self.method.order(self.stage.data.len(), &mut rng);
+        self.order = self.method.order(self.env.data.len(), &mut rng);
         self.order_place = Some((images, label_steps));
     }
 
@@ -278,7 +294,7 @@ impl<'a> Session<'a> {
         let start = self.order_place.map_or(0, |(start, _)| start);
         let end = (here / n + 1) * n;
         // Labels come between whole batches: a batch of a few images has no statistics.
-        let size = self.stage.config.train.batch_size as u64;
+        let size = self.env.config.train.batch_size as u64;
         let whole = |due: u64| here + due.saturating_sub(here).max(1).div_ceil(size) * size;
         let end = match self.method.next_label_step().map(whole) {
             Some(due) if due + size / 4 < end => due,
@@ -286,20 +302,20 @@ impl<'a> Session<'a> {
         };
         let rows = self.order[(here - start) as usize..(end - start) as usize].to_vec();
         let epoch = here / n + 1;
-        let label = format!("epoch {epoch}/{}", self.stage.config.train.epochs);
-        self.stage
+        let label = format!("epoch {epoch}/{}", self.env.config.train.epochs);
+        self.env
             .monitor
             .begin(Phase::Train, &label, rows.len() as u64);
         self.segment_start = Instant::now();
         (self.segment_batches, self.segment_images) = (0, 0);
-        let lengths = training_lengths(rows.len(), self.stage.config.train.batch_size);
-        let device = self.stage.network.device();
-        batches(&self.stage.data.pixels, rows, lengths, device)
+        let lengths = training_lengths(rows.len(), self.env.config.train.batch_size);
+        let device = self.env.network.device();
+        batches(&self.env.data.pixels, rows, lengths, device)
     }
 
     /// The next of these batches.
     pub fn next(&self, batches: &mut Batches) -> Option<std::io::Result<PixelBatch>> {
-        self.stage.profile.time(Part::Wait, || batches.next())
+        self.env.profile.time(Part::Wait, || batches.next())
     }
 
     fn last_step(&self) -> Option<&LabelStepRecord> {
@@ -319,40 +335,36 @@ impl<'a> Session<'a> {
             images_seen: self.position.images,
             loss,
             accuracy: self.meter.accuracy(),
+            metrics: self.meter.metrics(),
             lr: self.lr(progress),
             images_per_second: self.meter.images_per_second(),
             seconds: self.meter.seconds(),
-            profile: self.stage.profile.take(),
+            profile: self.env.profile.take(),
         };
-        narrate(
-            self.stage.config,
-            &record,
-            self.last_step(),
-            self.stage.monitor,
-        );
+        narrate(self.env.config, &record, self.last_step(), self.env.monitor);
         self.records.push(Record::Epoch(record));
-        self.meter = Meter::new(self.stage.network.device());
-        self.stage.profile.time(Part::Write, || self.save())
+        self.meter = Meter::new(self.env.network.device());
+        self.env.profile.time(Part::Write, || self.save())
     }
 
     /// Labels the images with the final network and writes what `assign` needs.
     pub fn last_labels(&mut self) -> Result<()> {
         let started = Instant::now();
-        let context = self.stage.at(self.position);
+        let context = self.env.at(self.position);
         let labelling = self
-            .stage
+            .env
             .profile
             .time(Part::Cluster, || self.method.last_labels(&context))?;
         self.position.label_steps += 1;
         let seconds = started.elapsed().as_secs_f64();
         let labels = &labelling.assignments.labels[0];
         let record = self.complete_record(labelling.record, labels, seconds);
-        self.stage.monitor.note(&format!(
+        self.env.monitor.note(&format!(
             "final labels: {} of {} clusters in use, sizes {} to {}",
             record.nonempty, record.clusters, record.size_min, record.size_max
         ));
         self.run
-            .write_labels(&final_records(self.stage.data, &labelling.assignments))?;
+            .write_labels(&final_records(self.env.data, &labelling.assignments))?;
         self.records.push(Record::Labels(record));
         self.run.write_metrics(&self.records)?;
         // The last file: its presence says that the run is complete.

@@ -1,0 +1,22 @@
+//! Labels and indices as tensors, and back.
+
+use tch::{Device, Kind, Tensor};
+
+/// Labels, or numbers of images, as `[n] i64` on the CPU.
+pub fn from_labels(labels: &[u32]) -> Tensor {
+    let labels: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
+    Tensor::from_slice(&labels)
+}
+
+/// Labels `[n]` of any kind and device; none may be negative.
+pub fn to_labels(labels: &Tensor) -> Vec<u32> {
+    let labels = labels.to_device(Device::Cpu).to_kind(Kind::Int64);
+    let labels: Vec<i64> = Vec::try_from(&labels.contiguous()).unwrap_or_default();
+    labels.into_iter().map(|label| label as u32).collect()
+}
+
+/// How often the largest of scores `[.., k]` stands at `targets` `[..]`: a scalar on their device.
+pub fn correct(scores: &Tensor, targets: &Tensor) -> Tensor {
+    let predicted = scores.argmax(-1, false);
+    predicted.eq_tensor(targets).sum(Kind::Int64)
+}
