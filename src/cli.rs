@@ -51,6 +51,8 @@ pub enum Command {
     Eval(Eval),
     /// Write a run's HTML report
     Report(Report),
+    /// Draw what a method sees of images and what it predicts
+    Preview(Preview),
     /// List the methods with their papers and options
     Methods,
     /// Show what this machine offers: libtorch, CUDA, threads, memory
@@ -648,6 +650,38 @@ pub struct Report {
     #[arg(long, value_name = "FILE")]
     pub contact_sheet: Option<PathBuf>,
 }
+
+/// Draw what a method sees and predicts.
+#[derive(Debug, Args)]
+#[command(after_help = PREVIEW_EXAMPLES)]
+pub struct Preview {
+    /// A run, or a directory of images to see a method untrained
+    #[arg(value_name = "RUN|DIR")]
+    pub place: PathBuf,
+    /// The method, for a directory
+    #[arg(long, short)]
+    pub method: Option<String>,
+    /// Images for a run [default: those that it was trained on]
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// Where to write the picture (.png)
+    #[arg(long, short)]
+    pub out: PathBuf,
+    /// Images that are shown
+    #[arg(long, default_value_t = 8, value_parser = at_least_one)]
+    pub count: usize,
+    /// An option of the method, for a directory
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+const PREVIEW_EXAMPLES: &str = "\
+Examples:
+  ssl-cluster preview photos/ --method context -o patches.png        before a night is spent on it
+  ssl-cluster preview runs/photos -o seen.png                        what it has learned
+  ssl-cluster preview runs/photos --images new/ --count 20 -o new.png";
 
 /// Show what this machine offers.
 #[derive(Debug, Args)]

@@ -109,6 +109,7 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
             network: initial(&config, device)?,
             size: config.data.size,
             store: config.data.store,
+            plain: config.data.plain,
         };
         let features = |set: &ImageSet| -> Result<Tensor> {
             Ok(fresh.all(set, FeatureKind::Hidden, ui)?.features)

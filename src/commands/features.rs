@@ -10,6 +10,7 @@ use super::output::Output;
 use super::{ExitStatus, machine, matrix};
 use crate::cli;
 use crate::cluster::assigner::FeatureKind;
+use crate::config::PlainView;
 use crate::data::source::{ImageFile, ImageSet, Skipped};
 use crate::device::precision;
 use crate::error::usage;
@@ -87,6 +88,7 @@ fn pretrained(arch: &str, args: &cli::Features, device: tch::Device, ui: &Ui) ->
         network,
         size,
         store,
+        plain: PlainView::Centre,
     })
 }
 

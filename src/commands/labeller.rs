@@ -8,7 +8,7 @@ use tch::{Device, Tensor};
 
 use crate::cli::Numbers;
 use crate::cluster::assigner::{Assigner, FeatureKind};
-use crate::config::Config;
+use crate::config::{Config, PlainView};
 use crate::data::augment;
 use crate::data::cache::decoding::decode_ahead;
 use crate::data::cache::{Pixels, Read};
@@ -28,6 +28,7 @@ pub struct Extractor {
     pub network: Network,
     pub size: usize,
     pub store: usize,
+    pub plain: PlainView,
 }
 
 /// The features of some images.
@@ -55,6 +56,7 @@ impl Extractor {
             network,
             size: config.data.size,
             store: config.data.store,
+            plain: config.data.plain,
         })
     }
 
@@ -126,7 +128,7 @@ impl Extractor {
         }
         let rows: Vec<u32> = (0..pixels.len() as u32).collect();
         let squares = Squares::Copied(pixels.gather(&rows)?).on(device);
-        let images = augment::centre(&squares, self.size as i64);
+        let images = augment::plain(&squares, self.size as i64, self.plain);
         Ok(extract(network, &images, size, kind))
     }
 }
@@ -157,7 +159,8 @@ pub fn build(config: &Config, device: Device) -> Result<Network> {
         config.data.sobel,
         device,
         precision(config.train.precision, device),
-    )?)
+    )?
+    .seeing_grey(config.data.grey))
 }
 
 /// The network that a run begins with: untrained, or with the weights that `config` names.

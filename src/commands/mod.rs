@@ -12,6 +12,7 @@ mod labeller;
 mod matrix;
 mod methods;
 mod output;
+mod preview;
 mod report;
 mod train;
 mod train_options;
@@ -85,6 +86,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitStatus> {
         Command::Cache(args) => cache::run(args),
         Command::Eval(args) => eval::run(args, ui),
         Command::Report(args) => report::run(args, ui),
+        Command::Preview(args) => preview::run(args, ui),
         Command::Methods => methods::run(),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => {

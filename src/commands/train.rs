@@ -333,7 +333,7 @@ fn check(config: &Config) -> Result<()> {
     Ok(())
 }
 
-fn find_method(name: &str) -> Result<&'static MethodEntry> {
+pub(super) fn find_method(name: &str) -> Result<&'static MethodEntry> {
     method::method(name).ok_or_else(|| {
         let known: Vec<&str> = METHODS.iter().map(|entry| entry.name).collect();
         usage(format!(

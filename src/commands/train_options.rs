@@ -75,13 +75,25 @@ pub(super) fn settings(args: &cli::Train) -> Result<Settings> {
 /// The flags of single methods and `--set`, as the `[method]` table.
 fn method_options(args: &cli::Train) -> Result<toml::Table> {
     let mut table = args.own.0.clone();
-    for pair in &args.set {
+    put_pairs(&mut table, &args.set)?;
+    Ok(table)
+}
+
+/// `--set` alone, as the `[method]` table.
+pub(super) fn settings_of_pairs(pairs: &[String]) -> Result<toml::Table> {
+    let mut table = toml::Table::new();
+    put_pairs(&mut table, pairs)?;
+    Ok(table)
+}
+
+fn put_pairs(table: &mut toml::Table, pairs: &[String]) -> Result<()> {
+    for pair in pairs {
         let (key, value) = pair
             .split_once('=')
             .ok_or_else(|| usage(format!("--set wants KEY=VALUE, not '{pair}'")))?;
-        put(&mut table, key, cli::toml_value(value))?;
+        put(table, key, cli::toml_value(value))?;
     }
-    Ok(table)
+    Ok(())
 }
 
 /// Puts `value` at `key`, which names tables on the way by dots (`tasks.rotation.weight`). A list of names

@@ -4,8 +4,8 @@
 use tch::Device;
 
 use super::{
-    CacheChoice, ClusterConfig, Config, DataConfig, Keep, ModelConfig, OutputConfig, RunInfo,
-    Schedule, Settings, TrainConfig,
+    CacheChoice, ClusterConfig, Config, DataConfig, Keep, ModelConfig, OutputConfig, PlainView,
+    RunInfo, Schedule, Settings, TrainConfig,
 };
 use crate::device::{DeviceChoice, PrecisionChoice, describe};
 
@@ -182,6 +182,8 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             blur: 0.0,
             solarise: 0.0,
             sobel: false,
+            grey: false,
+            plain: PlainView::Centre,
         },
         model: ModelConfig {
             arch: arch.clone(),

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{DeviceChoice, PrecisionChoice};
-pub use values::{CacheChoice, Inputs, Keep, Schedule};
+pub use values::{CacheChoice, Inputs, Keep, PlainView, Schedule};
 
 /// Defines a section twice: resolved, and with optional fields.
 macro_rules! section {
@@ -69,6 +69,12 @@ section! {
         solarise: f64,
         /// Edges instead of colours: two Sobel filters on the grey image.
         sobel: bool,
+        /// The network sees the mean of the colours alone.
+        #[serde(default)]
+        grey: bool,
+        /// What of a kept square features are taken from.
+        #[serde(default)]
+        plain: PlainView,
     }
 }
 
@@ -145,6 +151,11 @@ impl DataConfig {
                 "--size must lie between 1 and {most}, not {}",
                 data.size
             ));
+        }
+        if data.grey && data.sobel {
+            return Err(
+                "grey and --sobel exclude each other: edges are those of the grey image".into(),
+            );
         }
         if data.store < data.size {
             return Err(format!(

@@ -80,6 +80,17 @@ impl fmt::Display for CacheChoice {
     }
 }
 
+/// What of a kept square the network sees when features are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlainView {
+    /// Its centre, as large as the input.
+    #[default]
+    Centre,
+    /// All of it, resized: for methods that train on small pieces.
+    Whole,
+}
+
 /// How the learning rate falls over a run; `t` runs from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

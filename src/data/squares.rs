@@ -32,6 +32,18 @@ impl Squares {
         }
     }
 
+    /// The number of images.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Copied(pixels) => pixels.size()[0] as usize,
+            Self::Kept { rows, .. } => rows.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The same on `device`; squares that are kept stay where they are, for views that a CPU makes. The copy
     /// to a CUDA device goes on while the program does: what is computed there comes after it.
     pub fn on(self, device: Device) -> Self {

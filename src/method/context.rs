@@ -1,21 +1,22 @@
 //! What a method sees of a run: the network, the images, the place in the run.
 
 use anyhow::Result;
+use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::extraction::{Extraction, FeatureRequest, PrefetchedFeatures};
 use crate::cluster::assigner::FeatureKind;
-use crate::config::Config;
+use crate::config::{Config, DataConfig};
 use crate::data::Dataset;
-use crate::data::augment::{self, Augmentation, ViewKey};
+use crate::data::augment::{self, Augmentation, Recipe, ViewKey};
 use crate::data::loader::{PixelBatch, batches, equal_lengths};
 use crate::data::squares::Squares;
 use crate::device::{send, within_memory};
 use crate::model::network::Network;
 use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::profile::{Part, Profile};
-use crate::random::{Purpose, key};
+use crate::random::{Purpose, key, stream};
 
 /// The place in a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,10 +78,11 @@ impl Batch {
         profile.time(Part::Augment, || tch::no_grad(apply))
     }
 
-    /// The unchanged centres `[b, 3, size, size] f32` in 0..1.
+    /// The unchanged images `[b, 3, size, size] f32` in 0..1, as features are taken of them.
     pub(super) fn plain(&self, config: &Config, profile: &Profile) -> Tensor {
-        let centre = || augment::centre(&self.squares, config.data.size as i64);
-        profile.time(Part::Augment, || tch::no_grad(centre))
+        let DataConfig { size, plain, .. } = config.data;
+        let make = || augment::plain(&self.squares, size as i64, plain);
+        profile.time(Part::Augment, || tch::no_grad(make))
     }
 
     /// The same images in `count` parts, or fewer where a part would be smaller than two images.
@@ -127,11 +129,31 @@ impl Context<'_> {
         self.augmented(batch, key)
     }
 
+    /// For each image of a batch the generator of its view of that number: a function of the seed, the images
+    /// seen so far, the image and the view.
+    pub fn generators(&self, batch: &Batch, view: u64) -> Vec<Xoshiro256PlusPlus> {
+        let seed = self.config.train.seed;
+        let images = batch.indices.iter().zip(self.position.images..);
+        images
+            .map(|(&image, seen)| {
+                let image = (view << 32) | u64::from(image);
+                stream(seed, Purpose::Augmentation, seen, image)
+            })
+            .collect()
+    }
+
+    /// Views by recipes of the method's own: m for each image, those of an image one after the other;
+    /// `[b · m, 3, size, size] f32` in 0..1.
+    pub fn render(&self, batch: &Batch, recipes: &[Recipe], size: usize) -> Tensor {
+        let make = || augment::cook(&batch.squares, recipes, size as i64).contiguous();
+        self.profile.time(Part::Augment, || tch::no_grad(make))
+    }
+
     fn augmented(&self, batch: &Batch, key: ViewKey) -> Tensor {
         batch.augmented(self.config, self.profile, key)
     }
 
-    /// The unchanged centre of a batch's images: `[b, 3, size, size] f32` in 0..1.
+    /// The unchanged images of a batch, as features are taken of them: `[b, 3, size, size] f32` in 0..1.
     pub fn plain(&self, batch: &Batch) -> Tensor {
         batch.plain(self.config, self.profile)
     }

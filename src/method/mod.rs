@@ -9,11 +9,14 @@
 
 mod archive;
 mod bank;
+mod colorization;
 mod context;
+mod context_prediction;
 mod deepcluster;
 mod extraction;
 mod features;
 mod module;
+mod multitask;
 mod options;
 mod room;
 mod rotation;
@@ -82,6 +85,11 @@ pub trait Method {
     /// update is made.
     fn after_update(&mut self, _context: &Context, _update: usize, _kept: Vec<Kept>) -> Result<()> {
         Ok(())
+    }
+
+    /// How the backbone is trained, where that differs from what the run's options say.
+    fn backbone(&self) -> ModuleTraining {
+        ModuleTraining::default()
     }
 
     /// What is trained beside the backbone (heads, a second network), with its optimiser's options.
@@ -198,7 +206,14 @@ pub struct MethodEntry {
 }
 
 /// All methods, the default first.
-pub const METHODS: &[&MethodEntry] = &[&deepcluster::ENTRY, &sela::ENTRY, &rotation::ENTRY];
+pub const METHODS: &[&MethodEntry] = &[
+    &deepcluster::ENTRY,
+    &sela::ENTRY,
+    &rotation::ENTRY,
+    &context_prediction::ENTRY,
+    &colorization::ENTRY,
+    &multitask::ENTRY,
+];
 
 /// The method of that name.
 pub fn method(name: &str) -> Option<&'static MethodEntry> {

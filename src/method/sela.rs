@@ -425,10 +425,9 @@ impl Method for Sela {
         let panel = |(at, &image): (usize, &u32)| {
             let picture = images.get(at as i64);
             let tiles = self.labels.iter().zip(0..).map(|(labels, head)| {
-                let (label, given) = (
-                    labels[image as usize],
-                    predicted.int64_value(&[at as i64, head]),
-                );
+                let given = predicted.int64_value(&[at as i64, head]);
+                let label = labels.get(image as usize);
+                let label = label.map_or("none".into(), |label| label.to_string());
                 Tile::new(
                     &picture,
                     format!("head {head}: cluster {label}, predicted {given}"),

@@ -150,3 +150,36 @@ impl MultiHead {
         of.narrow(0, head * self.clusters, self.clusters)
     }
 }
+
+/// Two linear layers with a ReLU between them, for tasks that a single one cannot answer. Parameters:
+/// `hidden.{weight,bias}`, `output.{weight,bias}`.
+#[derive(Debug)]
+pub struct TwoLayerHead {
+    hidden: nn::Linear,
+    output: nn::Linear,
+}
+
+impl TwoLayerHead {
+    /// From `dim` features over `width` hidden ones to `outputs` scores, under `path`.
+    pub fn new(path: &nn::Path, dim: i64, width: i64, outputs: i64) -> Self {
+        let layer = |name: &str, from: i64, to: i64| {
+            // He et al.: the variance stays behind a ReLU.
+            let stdev = (2.0 / from as f64).sqrt();
+            let config = nn::LinearConfig {
+                ws_init: nn::Init::Randn { mean: 0.0, stdev },
+                bs_init: Some(BIAS_INIT),
+                bias: true,
+            };
+            nn::linear(path / name, from, to, config)
+        };
+        Self {
+            hidden: layer("hidden", dim, width),
+            output: layer("output", width, outputs),
+        }
+    }
+
+    /// Scores `[b, outputs]` of features `[b, dim]`.
+    pub fn forward(&self, features: &Tensor) -> Tensor {
+        features.apply(&self.hidden).relu().apply(&self.output)
+    }
+}

@@ -6,7 +6,9 @@
 
 pub mod alexnet;
 pub mod conv4;
+pub mod decoder;
 pub mod heads;
+pub mod lab;
 pub mod layers;
 pub mod network;
 mod plain;
@@ -17,7 +19,7 @@ pub mod weights;
 
 use tch::{Device, Kind, Tensor, nn};
 
-pub use heads::{LinearHead, MultiHead};
+pub use heads::{LinearHead, MultiHead, TwoLayerHead};
 pub use sobel::sobel;
 
 /// A network without its classification head. Images are NCHW; their kind, f32 or bf16, is that of

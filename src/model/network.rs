@@ -17,6 +17,7 @@ pub const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 #[derive(Debug)]
 struct Input {
     sobel: bool,
+    grey: bool,
     /// What the backbone computes in.
     kind: Kind,
     /// `[1, 3, 1, 1]`
@@ -33,6 +34,7 @@ impl Input {
         };
         Self {
             sobel,
+            grey: false,
             kind,
             scale: channel(DEVIATION.map(f32::recip)),
             shift: channel([0, 1, 2].map(|c| -MEAN[c] / DEVIATION[c])),
@@ -40,7 +42,11 @@ impl Input {
     }
 
     fn prepare(&self, images: &Tensor) -> Tensor {
-        let normalised = images * &self.scale + &self.shift;
+        let seen = match self.grey {
+            true => images.mean_dim(1, true, Kind::Float).expand_as(images),
+            false => images.shallow_clone(),
+        };
+        let normalised = seen * &self.scale + &self.shift;
         let input = if self.sobel {
             sobel(&normalised)
         } else {
@@ -90,6 +96,12 @@ impl Network {
         })
     }
 
+    /// The same, but it sees the mean of the colours alone if `grey` says so.
+    pub fn seeing_grey(mut self, grey: bool) -> Self {
+        self.input.grey = grey;
+        self
+    }
+
     /// Copies weights from a `.safetensors` (or `.pt`) file into the backbone.
     pub fn load(&self, path: &Path) -> Result<LoadReport, WeightsError> {
         let file = weights::read(path)?;
@@ -117,6 +129,7 @@ impl Network {
     pub fn frozen(&self) -> Frozen {
         let Input {
             sobel,
+            grey,
             kind,
             scale,
             shift,
@@ -125,6 +138,7 @@ impl Network {
             backbone: self.backbone.folded(*kind),
             input: Input {
                 sobel: *sobel,
+                grey: *grey,
                 kind: *kind,
                 scale: scale.shallow_clone(),
                 shift: shift.shallow_clone(),

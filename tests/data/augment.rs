@@ -62,6 +62,7 @@ fn views_are_torchvisions() {
                 width,
                 height,
                 mirror: case["mirror"].as_bool().unwrap(),
+                angle: 0.0,
             },
             operations: operations.iter().map(operation).collect(),
         };
@@ -134,6 +135,69 @@ fn both_ways_make_the_same_views() {
     let batch = cook_batch(&images, &recipes, 26);
     let off = (single - batch).abs().max().double_value(&[]);
     assert!(off < 5e-4, "{off}");
+}
+
+#[test]
+fn several_views_of_an_image_turned_and_changed_are_the_same_both_ways() {
+    let images = Tensor::rand([5, 40, 40, 3], (Kind::Float, tch::Device::Cpu)) * 255.0;
+    let images = images.to_kind(Kind::Uint8);
+    let changes = [
+        Operation::Projection,
+        Operation::DropColours { keep: 1, seed: 9 },
+        Operation::Coarse(7),
+    ];
+    let recipes: Vec<Recipe> = (0..15)
+        .map(|number| Recipe {
+            crop: Crop {
+                mirror: number % 2 == 0,
+                angle: 0.3 * f64::from(number) - 1.0,
+                ..Crop::upright(3.0 + f64::from(number), 8.0, 17.0, 20.0)
+            },
+            operations: vec![changes[number as usize % 3]],
+        })
+        .collect();
+    let single = cook(&Squares::from(&images), &recipes, 24);
+    let batch = cook_batch(&images, &recipes, 24);
+    assert_eq!(single.size(), [15, 3, 24, 24]);
+    let off = (single - batch).abs().max().double_value(&[]);
+    assert!(off < 5e-4, "{off}");
+}
+
+#[test]
+fn a_quarter_turn_is_that_of_the_pixels() {
+    let image = image();
+    let side = SIDE as f64;
+    let recipe = |angle| Recipe {
+        crop: Crop {
+            angle,
+            ..Crop::upright(0.0, 0.0, side, side)
+        },
+        operations: Vec::new(),
+    };
+    let view = |angle| cook(&Squares::from(&image), &[recipe(angle)], SIDE as i64);
+    let turned = view(std::f64::consts::FRAC_PI_2);
+    let off = (turned - view(0.0).rot90(1, [2, 3])).abs().max();
+    assert!(off.double_value(&[]) < 1e-4, "{off:?}");
+}
+
+#[test]
+fn colour_fringes_are_gone_after_a_cure() {
+    let image = Tensor::from_slice(&[200u8, 40, 90]).view([1, 1, 1, 3]);
+    let image = image.expand([1, 8, 8, 3], false).contiguous();
+    let cured = |operation| {
+        let recipe = Recipe {
+            crop: Crop::upright(0.0, 0.0, 8.0, 8.0),
+            operations: vec![operation],
+        };
+        let view = cook(&Squares::from(&image), &[recipe], 8);
+        [0, 1, 2].map(|channel| view.double_value(&[0, channel, 4, 4]))
+    };
+    // Nothing is left along (-1, 2, -1).
+    let [r, g, b] = cured(Operation::Projection);
+    assert!((2.0 * g - r - b).abs() < 1e-6, "{r} {g} {b}");
+    let [r, g, b] = cured(Operation::DropColours { keep: 2, seed: 1 });
+    assert!((r - 0.5).abs() < 0.01 && (g - 0.5).abs() < 0.01, "{r} {g}");
+    assert!((b - 90.0 / 255.0).abs() < 1e-6, "{b}");
 }
 
 #[test]

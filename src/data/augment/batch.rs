@@ -2,7 +2,10 @@
 
 use tch::{Kind, Tensor};
 
-use super::{LUMINANCE, Operation, Recipe, SOLARISE_FROM, blur_radius, blur_weights, to_unit};
+use super::{
+    GREY, LUMINANCE, NOISE, Operation, Recipe, SOLARISE_FROM, blur_radius, blur_weights, noise,
+    to_unit,
+};
 use crate::device::send;
 
 /// See [`super::cook`]. Memory is that of a few batches.
@@ -13,6 +16,14 @@ pub(super) fn cook(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
         for kind in KINDS {
             views = change_some(views, recipes, step, kind);
         }
+        for (image, recipe) in (0..).zip(recipes) {
+            let Some(&operation) = recipe.operations.get(step) else {
+                continue;
+            };
+            if let Some(changed) = change_one(&views.get(image), operation) {
+                views.get(image).copy_(&changed);
+            }
+        }
     }
     views
 }
@@ -22,27 +33,43 @@ fn crops(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
     const BILINEAR: i64 = 0;
     const BORDER: i64 = 1;
     let images = to_unit(pixels);
-    let (b, side) = (recipes.len() as i64, pixels.size()[1] as f64);
+    let (count, b) = (recipes.len() as i64, pixels.size()[0]);
+    let each = count / b.max(1);
+    let side = pixels.size()[1] as f64;
     // Row-major 2x3 matrices from output to input coordinates in [-1, 1].
     let affine: Vec<f32> = recipes
         .iter()
         .flat_map(|recipe| {
             let crop = &recipe.crop;
             let mirror = if crop.mirror { -1.0 } else { 1.0 };
+            let (sin, cos) = crop.angle.sin_cos();
             [
-                mirror * crop.width / side,
-                0.0,
+                mirror * crop.width * cos / side,
+                -crop.height * sin / side,
                 (2.0 * crop.left + crop.width) / side - 1.0,
-                0.0,
-                crop.height / side,
+                mirror * crop.width * sin / side,
+                crop.height * cos / side,
                 (2.0 * crop.top + crop.height) / side - 1.0,
             ]
         })
         .map(|value| value as f32)
         .collect();
-    let affine = send(&affine, pixels.device()).view([b, 2, 3]);
-    let grid = Tensor::affine_grid_generator(&affine, [b, 3, size, size], false);
-    images.grid_sampler(&grid, BILINEAR, BORDER, false)
+    let affine = send(&affine, pixels.device()).view([count, 2, 3]);
+    let grid = Tensor::affine_grid_generator(&affine, [count, 3, size, size], false);
+    if each == 1 {
+        return images.grid_sampler(&grid, BILINEAR, BORDER, false);
+    }
+    // The views of an image below each other, so that it is there once.
+    images
+        .grid_sampler(
+            &grid.view([b, each * size, size, 2]),
+            BILINEAR,
+            BORDER,
+            false,
+        )
+        .view([b, 3, each, size, size])
+        .transpose(1, 2)
+        .reshape([count, 3, size, size])
 }
 
 /// One kind of operation on images `[b, 3, h, w]`: which numbers it takes, and what it does with them
@@ -50,6 +77,34 @@ fn crops(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
 struct Kinds {
     number: fn(&Operation) -> Option<f32>,
     change: fn(&Tensor, &[f32]) -> Tensor,
+}
+
+/// The operations that are done image by image: rare, or different for each.
+fn change_one(image: &Tensor, operation: Operation) -> Option<Tensor> {
+    let size = image.size();
+    match operation {
+        Operation::DropColours { keep, seed } => {
+            let kept = image.get(i64::from(keep));
+            let deviation = kept.std(false) * f64::from(NOISE);
+            let count = (size[1] * size[2]) as usize;
+            let channels: Vec<Tensor> = (0..3)
+                .map(|channel| match channel == usize::from(keep) {
+                    true => kept.shallow_clone(),
+                    false => {
+                        let noise = send(&noise(seed, channel, count), image.device());
+                        noise.view([size[1], size[2]]) * &deviation + f64::from(GREY)
+                    }
+                })
+                .collect();
+            Some(Tensor::stack(&channels, 0))
+        }
+        Operation::Coarse(side) => {
+            let small = image.unsqueeze(0).adaptive_avg_pool2d([side as i64; 2]);
+            let large = small.upsample_bilinear2d([size[1], size[2]], false, None, None);
+            Some(large.squeeze_dim(0))
+        }
+        _ => None,
+    }
 }
 
 const KINDS: &[Kinds] = &[
@@ -94,6 +149,14 @@ const KINDS: &[Kinds] = &[
             _ => None,
         },
         change: blur,
+    },
+    Kinds {
+        number: |operation| (*operation == Operation::Projection).then_some(0.0),
+        change: |images, _| {
+            let a = send(&[-1.0_f32, 2.0, -1.0], images.device()).view([1, 3, 1, 1]);
+            let off = (images * &a).sum_dim_intlist(1, true, Kind::Float) / 6.0;
+            (images - off * a).clamp(0.0, 1.0)
+        },
     },
     Kinds {
         number: |operation| (*operation == Operation::Solarise).then_some(0.0),

@@ -19,7 +19,7 @@ use rand::seq::SliceRandom;
 use tch::{Kind, Tensor};
 
 use super::squares::Squares;
-use crate::config::DataConfig;
+use crate::config::{DataConfig, PlainView};
 use crate::random::{Purpose, stream};
 
 /// Weights of R, G and B in the luminance that contrast, saturation and greyscale use (ITU-R 601, as
@@ -71,6 +71,22 @@ pub struct Crop {
     pub width: f64,
     pub height: f64,
     pub mirror: bool,
+    /// By which the rectangle is turned about its centre, clockwise, in radians.
+    pub angle: f64,
+}
+
+impl Crop {
+    /// A rectangle as it lies.
+    pub fn upright(left: f64, top: f64, width: f64, height: f64) -> Self {
+        Self {
+            left,
+            top,
+            width,
+            height,
+            mirror: false,
+            angle: 0.0,
+        }
+    }
 }
 
 /// A change of an image in 0..1; the result is in 0..1 again.
@@ -90,6 +106,16 @@ pub enum Operation {
     Blur(f32),
     /// 1 − v where v is at least 128/255.
     Solarise,
+    /// Green and magenta moved to grey, so that nothing is left of a lens's colour fringes: each pixel times
+    /// I − aᵀa / aaᵀ with a = (−1, 2, −1) (Doersch, Gupta, Efros, ICCV 2015, section 3.2).
+    Projection,
+    /// One channel alone is kept; the others are grey with noise of a hundredth of its deviation (ibid.).
+    DropColours {
+        keep: u8,
+        seed: u64,
+    },
+    /// Averaged down to this side in pixels, and up again (ibid.).
+    Coarse(usize),
 }
 
 /// Everything that is drawn for one view: the crop, then the operations in this order.
@@ -138,6 +164,7 @@ impl Augmentation {
             width,
             height,
             mirror: self.flip && rng.r#gen::<bool>(),
+            angle: 0.0,
         };
         let mut operations = Vec::new();
         if let Some(strengths) = self.jitter {
@@ -179,8 +206,8 @@ impl Augmentation {
     }
 }
 
-/// Views `[b, 3, size, size] f32` in 0..1 of images, one for each recipe, in libtorch's channels-last
-/// order.
+/// Views `[b · m, 3, size, size] f32` in 0..1 of `b` images, those of an image one after the other: m for
+/// each, as many as there are recipes; in libtorch's channels-last order where m is 1.
 pub fn cook(squares: &Squares, recipes: &[Recipe], size: i64) -> Tensor {
     match squares.here() {
         Ok(images) => single::cook(&images, squares.side(), recipes, size),
@@ -191,6 +218,24 @@ pub fn cook(squares: &Squares, recipes: &[Recipe], size: i64) -> Tensor {
 /// As [`cook`], by operations on the whole batch whatever the device.
 pub fn cook_batch(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
     batch::cook(pixels, recipes, size)
+}
+
+/// The whole stored squares, resized: `[b, 3, size, size] f32` in 0..1.
+pub fn whole(squares: &Squares, size: i64) -> Tensor {
+    let side = squares.side() as f64;
+    let recipe = Recipe {
+        crop: Crop::upright(0.0, 0.0, side, side),
+        operations: Vec::new(),
+    };
+    cook(squares, &vec![recipe; squares.len()], size)
+}
+
+/// The plain view `[b, 3, size, size] f32` in 0..1, of which features are taken.
+pub fn plain(squares: &Squares, size: i64, view: PlainView) -> Tensor {
+    match view {
+        PlainView::Centre => centre(squares, size),
+        PlainView::Whole => whole(squares, size),
+    }
 }
 
 /// The plain view `[b, 3, size, size] f32` in 0..1: the centre of the stored square, in libtorch's
@@ -210,6 +255,20 @@ pub fn centre(squares: &Squares, size: i64) -> Tensor {
 fn to_unit(pixels: &Tensor) -> Tensor {
     pixels.permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0
 }
+
+/// Noise of deviation 1 for the numbers of a channel that [`Operation::DropColours`] drops.
+fn noise(seed: u64, channel: usize, count: usize) -> Vec<f32> {
+    let mut rng = stream(seed, Purpose::Augmentation, u64::MAX, channel as u64);
+    // The sum of twelve numbers from 0 to 1 has a deviation of 1, and is normal enough.
+    (0..count)
+        .map(|_| (0..12).map(|_| rng.r#gen::<f32>()).sum::<f32>() - 6.0)
+        .collect()
+}
+
+/// What noise is added to where colours are dropped.
+const GREY: f32 = 0.5;
+/// Deviation of that noise, of the channel's that is kept.
+const NOISE: f32 = 0.01;
 
 /// Weights of the 2r + 1 pixels of a blur, which sum to 1.
 fn blur_weights(sigma: f32, size: i64) -> Vec<f32> {

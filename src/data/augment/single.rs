@@ -6,17 +6,18 @@ use pulp::{Arch, Simd, WithSimd};
 use tch::Tensor;
 use wide::f32x4;
 
-use super::{Crop, LUMINANCE, Operation, Recipe, SOLARISE_FROM, blur_weights};
+use super::{Crop, GREY, LUMINANCE, NOISE, Operation, Recipe, SOLARISE_FROM, blur_weights, noise};
 use crate::device::filled_rows;
 
 /// See [`super::cook`].
 pub(super) fn cook(images: &[&[u8]], side: usize, recipes: &[Recipe], size: i64) -> Tensor {
     let shape = [recipes.len() as i64, size, size, 3];
+    let each = recipes.len() / images.len().max(1);
     // Compiled for each of the processor's instruction sets; the widest one runs.
     let arch = Arch::new();
     let views = filled_rows::<f32>(&shape, |row, view| {
         arch.dispatch(Cooking {
-            image: images[row],
+            image: images[row / each],
             side,
             recipe: &recipes[row],
             view,
@@ -65,7 +66,11 @@ impl WithSimd for Cooking<'_> {
             view,
             size,
         } = self;
-        sample(image, side, &recipe.crop, view, size);
+        if recipe.crop.angle == 0.0 {
+            sample(image, side, &recipe.crop, view, size);
+        } else {
+            sample_turned(image, side, &recipe.crop, view, size);
+        }
         for &operation in &recipe.operations {
             change(view, size, operation);
         }
@@ -136,6 +141,35 @@ fn sample(image: &[u8], side: usize, crop: &Crop, view: &mut [f32], size: usize)
     }
 }
 
+/// The same of a crop that is turned.
+fn sample_turned(image: &[u8], side: usize, crop: &Crop, view: &mut [f32], size: usize) {
+    let (sin, cos) = crop.angle.sin_cos();
+    let centre = (
+        crop.left + crop.width / 2.0 - 0.5,
+        crop.top + crop.height / 2.0 - 0.5,
+    );
+    let mirror = if crop.mirror { -1.0 } else { 1.0 };
+    let most = (side - 1) as f64;
+    for (at, pixel) in view.chunks_exact_mut(3).enumerate() {
+        let off = |at: usize, length: f64| ((at as f64 + 0.5) / size as f64 - 0.5) * length;
+        let (u, v) = (
+            mirror * off(at % size, crop.width),
+            off(at / size, crop.height),
+        );
+        let x = (centre.0 + u * cos - v * sin).clamp(0.0, most);
+        let y = (centre.1 + u * sin + v * cos).clamp(0.0, most);
+        let (left, top) = (x as usize, y as usize);
+        let (right, below) = ((left + 1).min(side - 1), (top + 1).min(side - 1));
+        let (across, down) = (x.fract() as f32, y.fract() as f32);
+        for (channel, number) in pixel.iter_mut().enumerate() {
+            let value = |x: usize, y: usize| f32::from(image[3 * (y * side + x) + channel]);
+            let above = value(left, top) * (1.0 - across) + value(right, top) * across;
+            let under = value(left, below) * (1.0 - across) + value(right, below) * across;
+            *number = (above * (1.0 - down) + under * down) / 255.0;
+        }
+    }
+}
+
 /// A line between two others, in 0..1.
 #[inline(always)]
 fn blend_lines(line: &mut [f32], above: &[u8], below: &[u8], share: f32) {
@@ -199,6 +233,16 @@ fn change(view: &mut [f32], size: usize, operation: Operation) {
             }
         }
         Operation::Blur(sigma) => blur(view, size, sigma),
+        Operation::Projection => {
+            for pixel in view.chunks_exact_mut(3) {
+                let off = (2.0 * pixel[1] - pixel[0] - pixel[2]) / 6.0;
+                for (number, a) in pixel.iter_mut().zip([-1.0, 2.0, -1.0]) {
+                    *number = (*number - off * a).clamp(0.0, 1.0);
+                }
+            }
+        }
+        Operation::DropColours { keep, seed } => drop_colours(view, usize::from(keep), seed),
+        Operation::Coarse(side) => coarsen(view, size, side),
         Operation::Solarise => {
             for number in view {
                 *number = if *number >= SOLARISE_FROM {
@@ -207,6 +251,55 @@ fn change(view: &mut [f32], size: usize, operation: Operation) {
                     *number
                 };
             }
+        }
+    }
+}
+
+fn drop_colours(view: &mut [f32], keep: usize, seed: u64) {
+    let count = view.len() / 3;
+    let values = || {
+        view.iter()
+            .skip(keep)
+            .step_by(3)
+            .map(|&value| f64::from(value))
+    };
+    let mean = values().sum::<f64>() / count as f64;
+    let variance = values().map(|value| (value - mean).powi(2)).sum::<f64>() / count as f64;
+    let deviation = NOISE * variance.sqrt() as f32;
+    for channel in (0..3).filter(|&channel| channel != keep) {
+        let numbers = view.iter_mut().skip(channel).step_by(3);
+        for (number, noise) in numbers.zip(noise(seed, channel, count)) {
+            *number = GREY + deviation * noise;
+        }
+    }
+}
+
+/// As libtorch's adaptive average pooling and bilinear interpolation.
+fn coarsen(view: &mut [f32], size: usize, side: usize) {
+    let bounds = |at: usize| (at * size / side, ((at + 1) * size).div_ceil(side));
+    let mut small = vec![0.0_f32; 3 * side * side];
+    for (at, pixel) in small.chunks_exact_mut(3).enumerate() {
+        let ((left, right), (top, bottom)) = (bounds(at % side), bounds(at / side));
+        for y in top..bottom {
+            for x in left..right {
+                for (sum, value) in pixel.iter_mut().zip(&view[3 * (y * size + x)..]) {
+                    *sum += value;
+                }
+            }
+        }
+        let count = ((right - left) * (bottom - top)) as f32;
+        pixel.iter_mut().for_each(|sum| *sum /= count);
+    }
+    let places = places(0.0, side as f64, size, side);
+    for (at, pixel) in view.chunks_exact_mut(3).enumerate() {
+        let (column, row) = (&places[at % size], &places[at / size]);
+        for (channel, number) in pixel.iter_mut().enumerate() {
+            let value = |x: usize, y: usize| small[3 * (y * side + x) + channel];
+            let line = |y: usize| {
+                value(column.before, y) * (1.0 - column.share)
+                    + value(column.after, y) * column.share
+            };
+            *number = line(row.before) * (1.0 - row.share) + line(row.after) * row.share;
         }
     }
 }

@@ -16,7 +16,9 @@ use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::loader::{Batches, PixelBatch, batches, training_lengths};
 use crate::labels::LabelRecord;
-use crate::method::{BACKBONE, Context, LabelStep, Method, Position, PrefetchedFeatures};
+use crate::method::{
+    BACKBONE, Context, LabelStep, Method, ModuleTraining, Position, PrefetchedFeatures,
+};
 use crate::model::network::Network;
 use crate::model::weights;
 use crate::monitor::{Interrupted, Monitor, Phase};
@@ -97,15 +99,14 @@ impl<'a> Session<'a> {
             lr: 1.0,
             weight_decay: config.train.weight_decay,
         };
-        optimiser.add(BACKBONE, &network.store, of_run);
+        let own = |module: ModuleTraining| Training {
+            rule: module.rule.unwrap_or(of_run.rule),
+            lr: module.lr.unwrap_or(of_run.lr),
+            weight_decay: module.weight_decay.unwrap_or(of_run.weight_decay),
+        };
+        optimiser.add(BACKBONE, &network.store, own(method.backbone()));
         for module in method.modules() {
-            let own = module.training;
-            let training = Training {
-                rule: own.rule.unwrap_or(of_run.rule),
-                lr: own.lr.unwrap_or(of_run.lr),
-                weight_decay: own.weight_decay.unwrap_or(of_run.weight_decay),
-            };
-            optimiser.add(&module.name, module.store, training);
+            optimiser.add(&module.name, module.store, own(module.training));
         }
         Self {
             env,

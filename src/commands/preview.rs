@@ -1,0 +1,173 @@
+//! `preview`: what a method sees of images and what it predicts, as one picture.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use tch::Device;
+
+use super::inputs::{facts, find_images, load, run_info, typed_inputs};
+use super::labeller::{build, open};
+use super::output::Output;
+use super::train::find_method;
+use super::{ExitStatus, machine};
+use crate::cli;
+use crate::config::defaults::complete;
+use crate::config::{Config, Settings};
+use crate::data::loader::PixelBatch;
+use crate::data::source::ImageSet;
+use crate::error::usage;
+use crate::method::{Archive, Batch, Build, Context, Position, PrefetchedFeatures, State};
+use crate::model::network::Network;
+use crate::model::weights;
+use crate::monitor::Monitor;
+use crate::picture::draw;
+use crate::profile::Profile;
+use crate::random::{Purpose, key};
+use crate::run_dir::RunDir;
+use crate::train::checkpoint::Checkpoint;
+use crate::train::output::prefixed;
+use crate::ui::Ui;
+
+pub fn run(args: cli::Preview, ui: &Ui) -> Result<ExitStatus> {
+    if args.out.extension().is_none_or(|ending| ending != "png") {
+        return Err(usage(format!(
+            "preview writes PNG: name the file '{}'",
+            args.out.with_extension("png").display()
+        )));
+    }
+    let device = machine(&args.machine)?;
+    let output = Output::file(&args.out)?;
+    let is_run = args.place.join("config.toml").is_file();
+    let (config, set, run) = if is_run {
+        if args.method.is_some() {
+            return Err(usage("a run has its method: leave --method out"));
+        }
+        let (run, config) = open(&args.place)?;
+        let place = super::inputs::place_of_run(&config);
+        let set = find_images(&[args.images.clone().unwrap_or(place)])?;
+        (config, set, Some(run))
+    } else {
+        let set = find_images(&[&args.place])?;
+        (untrained(&args, &set, device)?, set, None)
+    };
+    let network = build(&config, device)?;
+    if let Some(run) = &run {
+        network.load(&run.model())?;
+    }
+    let panels = panels(
+        &args,
+        &config,
+        some(set, args.count),
+        &network,
+        run.as_ref(),
+        ui,
+    )?;
+    let mut png = Vec::new();
+    draw(&panels).write_to(&mut std::io::Cursor::new(&mut png), image::ImageFormat::Png)?;
+    output.finish(&png)?;
+    ui.note(&format!("{} rows in {}", panels.len(), args.out.display()));
+    Ok(ExitStatus::Done)
+}
+
+/// The options with which a training would begin.
+fn untrained(args: &cli::Preview, set: &ImageSet, device: Device) -> Result<Config> {
+    let name = args.method.as_deref().ok_or_else(|| {
+        usage(format!(
+            "'{}' is no run: name a --method to see it untrained",
+            args.place.display()
+        ))
+    })?;
+    let entry = find_method(name)?;
+    let facts = facts(set, device, crate::device::cores());
+    let typed = Settings {
+        method: super::train_options::settings_of_pairs(&args.set)?,
+        ..Settings::default()
+    };
+    let info = run_info(typed_inputs(std::slice::from_ref(&args.place))?, set);
+    let (mut config, _) = complete(typed.over((entry.preset)(&facts)), &facts, info);
+    config.train.method = name.into();
+    let mut options = std::mem::take(&mut config.method);
+    entry.complete(&config, &mut options)?;
+    config.method = options;
+    Ok(config)
+}
+
+/// So many images of a set, spread over it.
+fn some(mut set: ImageSet, count: usize) -> ImageSet {
+    let all = set.files.len();
+    let count = count.clamp(1, all.max(1));
+    let mut number = 0;
+    set.files.retain(|_| {
+        number += 1;
+        (number - 1) * count / all != number * count / all || count == all
+    });
+    set
+}
+
+fn panels(
+    args: &cli::Preview,
+    config: &Config,
+    set: ImageSet,
+    network: &Network,
+    run: Option<&RunDir>,
+    ui: &Ui,
+) -> Result<Vec<crate::picture::Panel>> {
+    let entry = find_method(&config.train.method)?;
+    tch::manual_seed(key(config.train.seed, Purpose::Weights, u64::MAX, 1) as i64);
+    let mut method = (entry.build)(&Build {
+        config,
+        options: &config.method,
+        network,
+        images: config.run.images,
+    })?;
+    if let Some(run) = run {
+        restore(run, method.as_mut())?;
+    }
+    let names: Vec<String> = run
+        .map(|run| run.read_labels())
+        .transpose()?
+        .unwrap_or_default()
+        .into_iter()
+        .map(|record| record.path)
+        .collect();
+    let data = load(set, config, None, ui)?;
+    if data.is_empty() {
+        bail!("no image of '{}' can be read", args.place.display());
+    }
+    let rows: Vec<u32> = (0..data.len() as u32).collect();
+    let pixels = PixelBatch::new(&data.pixels, &rows, network.device())?;
+    let mut batch = Batch::new(pixels, network);
+    // The numbers that the images have in the run, by which a method knows their labels.
+    for (index, image) in batch.indices.iter_mut().zip(0..) {
+        let known = names.iter().position(|name| name == data.name(image));
+        *index = known.map_or(u32::MAX, |known| known as u32);
+    }
+    let (profile, prefetched) = (Profile::off(), PrefetchedFeatures::default());
+    let context = Context {
+        config,
+        network,
+        data: &data,
+        position: Position::default(),
+        monitor: ui,
+        profile: &profile,
+        prefetched: &prefetched,
+    };
+    tch::no_grad(|| method.preview(&context, &batch))
+}
+
+/// The method of a run as its checkpoint has it.
+fn restore(run: &RunDir, method: &mut dyn crate::method::Method) -> Result<()> {
+    let path: PathBuf = run.checkpoint();
+    let mut saved = Checkpoint::read(&path).context("this run has no checkpoint to look at")?;
+    let mut state = State {
+        tensors: saved.take("method"),
+        values: std::mem::take(&mut saved.place.method),
+    };
+    method.archive(&mut Archive::restoring(&mut state))?;
+    let file = weights::read(&run.model())?;
+    for module in method.modules() {
+        let variables = prefixed(&module.name, module.store);
+        weights::load_into(&variables, &file.tensors, Path::new(&run.model()))?;
+    }
+    Ok(())
+}
