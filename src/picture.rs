@@ -11,7 +11,7 @@ const MARGIN: u32 = 8;
 const LETTER: u32 = 8;
 const LINE: u32 = 10;
 /// Lines of a caption at most.
-const LINES: usize = 2;
+const LINES: usize = 3;
 const FRAME: u32 = 3;
 const RIGHT: Rgb<u8> = Rgb([30, 150, 60]);
 const WRONG: Rgb<u8> = Rgb([200, 40, 40]);

@@ -102,6 +102,12 @@ fn distance(off: &Tensor) -> Tensor {
     squared.sqrt().mean(Kind::Float) * RANGE
 }
 
+/// The mean squared distance, which regression minimises.
+fn square(off: &Tensor) -> Tensor {
+    let squared = off.detach().square().sum_dim_intlist(1, false, Kind::Float);
+    squared.mean(Kind::Float) * (RANGE * RANGE)
+}
+
 impl Method for Colorization {
     fn loss(&self, context: &Context, batch: &Batch, _update: usize) -> Result<Loss> {
         let (predicted, truth) = self.predict(context, &context.view(batch, 0), true);
@@ -109,6 +115,8 @@ impl Method for Colorization {
         let metrics = [
             ("ab_error".to_string(), distance(&off)),
             ("ab_error_of_grey".to_string(), distance(&truth)),
+            ("ab_square".to_string(), square(&off)),
+            ("ab_square_of_grey".to_string(), square(&truth)),
         ];
         Ok(Loss {
             metrics: metrics.into(),

@@ -20,12 +20,26 @@ fn flattened(tensor: &Tensor, like: &Tensor) -> Tensor {
     }
 }
 
-/// `tensors` one behind the other, each in the order of its parameter: `[m]`.
+/// Parameters begin at multiples of so many numbers, 64 bytes, as tensors of their own do: libraries take
+/// other instructions for others, which round in other ways, and a resumed run would not go on exactly.
+const ALIGNMENT: usize = 16;
+
+/// Numbers that a parameter takes, with what fills it up.
+fn room(parameter: &Tensor) -> i64 {
+    parameter.numel().next_multiple_of(ALIGNMENT) as i64
+}
+
+/// `tensors` one behind the other, each in the order of its parameter and filled up with zeros: `[m]`.
 fn joined(tensors: &[Tensor], parameters: &[Tensor]) -> Tensor {
-    let pairs = tensors.iter().zip(parameters);
-    let flat: Vec<Tensor> = pairs
-        .map(|(tensor, like)| flattened(tensor, like))
-        .collect();
+    let Some(first) = parameters.first() else {
+        return Tensor::new();
+    };
+    let zeros = Tensor::zeros([ALIGNMENT as i64], (first.kind(), first.device()));
+    let mut flat = Vec::with_capacity(2 * tensors.len());
+    for (tensor, like) in tensors.iter().zip(parameters) {
+        flat.push(flattened(tensor, like));
+        flat.push(zeros.narrow(0, 0, room(like) - like.numel() as i64));
+    }
     Tensor::cat(&flat, 0)
 }
 
@@ -43,7 +57,7 @@ pub struct Flat {
     names: Vec<String>,
     /// The parameters themselves, shared with the network.
     parameters: Vec<Tensor>,
-    /// All `m` numbers `[m] f32`.
+    /// All numbers `[m] f32`, with zeros between them.
     pub values: Tensor,
     /// `[m] f32`, where there are some.
     pub gradients: Option<Tensor>,
@@ -113,16 +127,16 @@ impl Flat {
         let parameters = self.parameters.iter();
         parameters
             .map(|parameter| {
-                let count = parameter.numel() as i64;
-                start += count;
-                shaped(&of.narrow(0, start - count, count), parameter)
+                let view = of.narrow(0, start, parameter.numel() as i64);
+                start += room(parameter);
+                shaped(&view, parameter)
             })
             .collect()
     }
 
     /// `of` `[p]`, a number for each parameter, for each of its numbers: `[m]`.
     pub fn spread(&self, of: &Tensor) -> Tensor {
-        let counts: Vec<i64> = self.parameters.iter().map(|p| p.numel() as i64).collect();
+        let counts: Vec<i64> = self.parameters.iter().map(room).collect();
         let counts = Tensor::from_slice(&counts).to_device(of.device());
         of.repeat_interleave_self_tensor(&counts, None, self.values.size()[0])
     }
