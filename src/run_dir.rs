@@ -1,7 +1,7 @@
 //! The layout of a run directory, and the only place where files are replaced.
 
 use std::fs::{File, Permissions, TryLockError};
-use std::io::{BufRead, Write};
+use std::io::{BufRead, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -216,6 +216,23 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         replacement.commit()
     };
     write().with_context(|| format!("cannot write '{}'", path.display()))
+}
+
+/// The same for what is written piece by piece.
+pub fn replace_with(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&mut File>) -> Result<()>,
+) -> Result<()> {
+    let work = || -> Result<()> {
+        std::fs::create_dir_all(directory_of(path))?;
+        let mut replacement = Replacement::open(path)?;
+        let mut buffer = BufWriter::new(replacement.file());
+        write(&mut buffer)?;
+        buffer.flush()?;
+        drop(buffer);
+        Ok(replacement.commit()?)
+    };
+    work().with_context(|| format!("cannot write '{}'", path.display()))
 }
 
 /// A file that appears at its place when it is complete, or a device or pipe, which must not be

@@ -74,8 +74,8 @@ impl Checkpoint {
             .collect()
     }
 
-    /// The file's bytes.
-    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+    /// Writes the file, one tensor after the other.
+    pub fn write(&self, out: &mut impl std::io::Write) -> Result<()> {
         let metadata = BTreeMap::from([(KEY.to_string(), serde_json::to_string(&self.place)?)]);
         let tensors: Vec<(String, Tensor)> = self
             .tensors
@@ -83,7 +83,7 @@ impl Checkpoint {
             .filter(|(_, tensor)| tensor.numel() > 0)
             .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
             .collect();
-        Ok(weights::save_bytes(&tensors, &metadata)?)
+        Ok(weights::save(&tensors, &metadata, out)?)
     }
 
     /// Reads a checkpoint.

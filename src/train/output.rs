@@ -39,7 +39,12 @@ fn round(value: f64) -> f64 {
 }
 
 /// `model.safetensors`: the backbone under torchvision's names, modules under their own.
-pub fn model_bytes(network: &Network, method: &dyn Method, config: &Config) -> Result<Vec<u8>> {
+pub fn write_model(
+    network: &Network,
+    method: &dyn Method,
+    config: &Config,
+    out: &mut impl std::io::Write,
+) -> Result<()> {
     let mut tensors = named_variables(&network.store);
     for module in method.modules() {
         tensors.extend(prefixed(&module.name, module.store));
@@ -53,7 +58,7 @@ pub fn model_bytes(network: &Network, method: &dyn Method, config: &Config) -> R
         "std": DEVIATION,
     });
     let metadata = [("ssl_cluster".to_string(), about.to_string())].into();
-    Ok(weights::save_bytes(&tensors, &metadata)?)
+    Ok(weights::save(&tensors, &metadata, out)?)
 }
 
 /// Variables under `module.`.

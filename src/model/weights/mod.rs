@@ -14,7 +14,7 @@ pub use load::{
     LoadReport, PREFIXES, Problem, all_finite, canonical_name, load_into, named_variables,
 };
 pub use read::{Weights, read};
-pub use save::save_bytes;
+pub use save::{save, save_bytes};
 
 /// Why weights could not be read, written or loaded.
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +66,9 @@ pub enum WeightsError {
     /// A tensor that cannot be written.
     #[error("cannot save tensor {name}: {reason}")]
     Unsaved { name: String, reason: String },
-    /// The whole file cannot be written.
+    /// The file cannot be written.
     #[error("cannot save weights: {0}")]
-    Serialize(#[source] safetensors::SafeTensorError),
+    Write(#[from] std::io::Error),
     /// libtorch failed in the middle of a copy, for instance for want of memory.
     #[error("cannot copy tensor {name} of {} into the network: {source}", path.display())]
     Copy {

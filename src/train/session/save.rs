@@ -8,10 +8,10 @@ use crate::method::{Archive, BACKBONE, Position, State};
 use crate::model::weights::{self, named_variables};
 use crate::random::fingerprint;
 use crate::record::Record;
-use crate::run_dir::replace;
+use crate::run_dir::replace_with;
 use crate::tensors::{from_labels, to_labels};
 use crate::train::checkpoint::{Checkpoint, Place};
-use crate::train::output::model_bytes;
+use crate::train::output::write_model;
 
 /// The checkpoint's group of what is the session's own, and its entries.
 const SESSION: &str = "session";
@@ -107,10 +107,14 @@ impl Session<'_> {
         let order = from_labels(&self.order).to_kind(Kind::Int);
         checkpoint.add(SESSION, [(ORDER.into(), order)]);
         self.run.write_metrics(&self.records)?;
-        replace(
-            &self.run.model(),
-            &model_bytes(self.env.network, self.method.as_ref(), self.env.config)?,
-        )?;
-        replace(&self.run.checkpoint(), &checkpoint.to_bytes()?)
+        replace_with(&self.run.model(), |file| {
+            write_model(
+                self.env.network,
+                self.method.as_ref(),
+                self.env.config,
+                file,
+            )
+        })?;
+        replace_with(&self.run.checkpoint(), |file| checkpoint.write(file))
     }
 }
