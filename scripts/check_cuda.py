@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "fashion-mnist"
 # A run that is to be compared with another one: long enough to be interrupted.
-EPOCHS = 4
+EPOCHS = 3
 # Options with which two epochs show a loss that falls: no head is thrown away between them.
 STEADY = {"deepcluster": ["--reassign", "2"]}
 
@@ -140,11 +140,11 @@ def doctor(place):
     out, said = "", ""
     process = place.start("doctor", "--check", "--device", place.device, out=subprocess.PIPE)
     out, said = process.communicate(timeout=240)
-    expect(out, said.strip())
     for line in out.splitlines():
         verdict, rest = line.split(None, 1)
         name, figures = rest[:34].strip(), rest[34:].strip()
         yield name, verdict, figures
+    expect(process.returncode == 0, said.strip())
 
 
 def methods(place):
@@ -175,8 +175,6 @@ def resume(place):
     for method in place.methods():
         options = ["--method", method, "--precision", "f32", "--epochs", EPOCHS]
         whole, _ = place.train(f"whole-{method}", *options)
-        again, _ = place.train(f"again-{method}", *options)
-        apart = difference(whole / "model.safetensors", again / "model.safetensors")
         run = place.folder / f"cut-{method}"
         process = place.start("train", place.images, "--out", run, "--device", place.device, *options)
         checkpoint = run / "checkpoint"
@@ -190,11 +188,14 @@ def resume(place):
             continue
         place.run("train", "--resume", run)
         cut = difference(whole / "model.safetensors", run / "model.safetensors")
+        if cut == 0:
+            yield f"resume {method}", "ok", "interrupted and resumed: equal to the bit"
+            continue
         # Where kernels do not repeat, a resumed run is as near as another run.
-        ok = cut <= max(2 * apart, 1e-6)
-        told = "equal to the bit" if cut == 0 else f"weights differ by {cut:.1e}"
-        twice = "a second run too" if apart == 0 else f"a second run's by {apart:.1e}"
-        yield f"resume {method}", "ok" if ok else "FAILED", f"interrupted and resumed: {told}; {twice}"
+        again, _ = place.train(f"again-{method}", *options)
+        apart = difference(whole / "model.safetensors", again / "model.safetensors")
+        told = f"interrupted and resumed: weights differ by {cut:.1e}; a second run's by {apart:.1e}"
+        yield f"resume {method}", "ok" if cut <= 2 * apart else "FAILED", told
 
 
 def neighbours(place):

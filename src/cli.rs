@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::cluster::Empty;
 use crate::cluster::sinkhorn::Solver;
+use crate::cluster::{ENGINES, Empty};
 use crate::config::{CacheChoice, Keep, Schedule};
 use crate::device::{DeviceChoice, PrecisionChoice};
+use crate::labels::FORMATS;
 use crate::method::{Flag, METHODS, MethodOption};
+use crate::model::BACKBONES;
 
 /// Learn image features and labels without any human label.
 #[derive(Debug, Parser)]
@@ -82,8 +84,7 @@ pub struct Train {
     /// Number of clusters
     #[arg(long, short = 'k')]
     pub clusters: Option<usize>,
-    /// Backbone: auto, conv4, resnet18, resnet34, resnet50, alexnet, vgg16
-    #[arg(long)]
+    #[arg(long, help = backbones())]
     pub arch: Option<String>,
     /// Start from these weights (.safetensors)
     #[arg(long, value_name = "WEIGHTS")]
@@ -134,8 +135,7 @@ pub struct Train {
     /// Label files of past steps to keep: a number or `all`
     #[arg(long, value_name = "N|all")]
     pub keep_labels: Option<Keep>,
-    /// K-means engine: tensor or linfa
-    #[arg(long)]
+    #[arg(long, help = engines())]
     pub engine: Option<String>,
     /// Principal components that k-means sees at most
     #[arg(long)]
@@ -250,6 +250,29 @@ Examples:
   ssl-cluster train photos/ --epochs 5 --size 64          a quick look on a laptop
   ssl-cluster train --resume runs/photos";
 
+fn listed(what: &str, names: impl IntoIterator<Item = &'static str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    format!("{what}: {}", names.join(", "))
+}
+
+fn backbones() -> String {
+    listed("Backbone: auto", BACKBONES.iter().map(|entry| entry.name)).replacen("auto:", "auto,", 1)
+}
+
+fn engines() -> String {
+    listed(
+        "K-means engine, the first by default",
+        ENGINES.iter().map(|engine| engine.name),
+    )
+}
+
+fn formats() -> String {
+    listed(
+        "Format, the first by default",
+        FORMATS.iter().map(|format| format.name),
+    )
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("it must be at least 1".into()),
@@ -342,8 +365,7 @@ pub struct Assign {
     /// Write to a file instead of stdout; a .csv, .json or .jsonl name chooses the format
     #[arg(long, short)]
     pub out: Option<PathBuf>,
-    /// jsonl, json or csv
-    #[arg(long)]
+    #[arg(long, help = formats())]
     pub format: Option<String>,
     /// Use the backbone weights of this file instead of the run's
     #[arg(long, value_name = "WEIGHTS")]
@@ -380,7 +402,7 @@ pub struct Features {
     /// Its weights (.safetensors)
     #[arg(long, value_name = "WEIGHTS", requires = "arch")]
     pub init: Option<PathBuf>,
-    /// Side of the network's input in pixels, with --arch [default: 224; conv4: 32]
+    /// Side of the network's input in pixels, with --arch [default: what the backbone was made for]
     #[arg(long, requires = "arch")]
     pub size: Option<usize>,
     /// Fail with exit code 3 where images cannot be read
@@ -412,8 +434,7 @@ pub struct Cluster {
     /// neighbours, which finds the number of clusters itself
     #[arg(long, value_enum, default_value_t = ClusterMethod::Kmeans)]
     pub method: ClusterMethod,
-    /// K-means engine: tensor or linfa [default: tensor]
-    #[arg(long)]
+    #[arg(long, help = engines())]
     pub engine: Option<String>,
     /// random, kmeans++, kmeans-par, or a file with centroids [k, d] [default: random]
     #[arg(long)]

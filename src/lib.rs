@@ -18,7 +18,7 @@
 //! - [`cli`], [`commands`]: what was typed, and what each command does
 //! - [`train`] the loop, [`run_dir`] what it leaves on disk, [`labels`] label formats, [`report`] the
 //!   page for people, [`eval`] how good it is, [`ui`] what the terminal sees
-//! - [`method`]: DeepCluster, SeLa, rotation, ... behind one trait
+//! - [`method`]: DeepCluster, SeLa, rotation, context, ... behind one trait
 //! - [`model`] networks, [`data`] images, [`cluster`] clustering
 //! - [`tensors`], [`picture`], [`config`], [`device`], [`random`], [`monitor`], [`profile`], [`record`], [`error`]
 

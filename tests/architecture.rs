@@ -86,6 +86,49 @@ fn modules_use_only_what_lies_below_them() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What `docs/extending.md` promises: an entry's name stands in its own file, and nowhere else.
+#[test]
+fn names_of_entries_occur_in_their_own_files_alone() {
+    use ssl_cluster::{cluster, labels, method, model};
+    let mut entries: Vec<(&str, &str)> = Vec::new();
+    entries.extend(method::METHODS.iter().map(|entry| ("method", entry.name)));
+    entries.extend(model::BACKBONES.iter().map(|entry| ("model", entry.name)));
+    entries.extend(
+        cluster::ENGINES
+            .iter()
+            .map(|engine| ("cluster", engine.name)),
+    );
+    entries.extend(labels::FORMATS.iter().map(|format| ("labels", format.name)));
+    let rules = cluster::assigner::ASSIGNERS.iter();
+    entries.extend(rules.map(|rule| ("cluster", rule.name)));
+    let sources = sources();
+    for (folder, name) in entries {
+        let quoted = format!("name: \"{name}\"");
+        let own: Vec<&PathBuf> = sources
+            .iter()
+            .filter(|(path, text)| path.starts_with(folder) && text.contains(&quoted))
+            .map(|(path, _)| path)
+            .collect();
+        assert_eq!(own.len(), 1, "{name} is defined in {own:?}");
+        for (path, text) in &sources {
+            let code: String = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .collect();
+            // File endings, names of tensors and modules are other things of the same name.
+            let other: &[&str] = match folder {
+                "labels" => &["matrix"],
+                "cluster" => &["assigner", "sela"],
+                _ => &[],
+            };
+            let place = path.to_string_lossy();
+            let elsewhere = path != own[0] && !other.iter().any(|part| place.contains(part));
+            let found = elsewhere && code.contains(&format!("\"{name}\""));
+            assert!(!found, "{} knows '{name}'", path.display());
+        }
+    }
+}
+
 #[test]
 fn siblings_that_must_not_know_each_other_do_not() {
     let strangers = [

@@ -7,6 +7,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::assigner::Stored;
 use super::{CHUNK_BYTES, ClusterError, check_finite, chunks, matrix_size};
 
 /// A component is kept when its variance exceeds this share of the largest. Single precision
@@ -84,6 +85,36 @@ impl Pca {
             eigenvalues: self.eigenvalues.to_device(device),
             whiten: self.whiten,
         }
+    }
+
+    /// Puts it into what a rule stores.
+    pub fn store(&self, stored: &mut Stored) {
+        stored.put("pca.mean", &self.mean);
+        stored.put("pca.components", &self.components);
+        stored.put("pca.eigenvalues", &self.eigenvalues);
+        stored.put_text("whiten", self.whiten);
+    }
+
+    /// Takes back what [`Self::store`] put away.
+    ///
+    /// # Errors
+    /// What is missing or does not fit, in words.
+    pub fn load(stored: &mut Stored) -> Result<Self, String> {
+        let pca = Self {
+            mean: stored.take("pca.mean", 1, Kind::Double)?,
+            components: stored.take("pca.components", 2, Kind::Double)?,
+            eigenvalues: stored.take("pca.eigenvalues", 1, Kind::Double)?,
+            whiten: stored.text("whiten")?,
+        };
+        if pca.components.size() != [pca.eigenvalues.size()[0], pca.mean.size()[0]] {
+            return Err("its principal components do not fit together".into());
+        }
+        Ok(pca)
+    }
+
+    /// The number of features that a point must have.
+    pub fn dim(&self) -> usize {
+        self.mean.size()[0] as usize
     }
 
     /// The number of components that are kept.

@@ -12,6 +12,7 @@ use crate::data::cache::{Cache, Watch};
 use crate::data::source::{EXTENSIONS, ImageSet, Skipped};
 use crate::data::{DataError, Dataset, decode};
 use crate::error::{Error, usage};
+use crate::method::REGISTRY;
 use crate::monitor::Monitor;
 use crate::ui::Ui;
 
@@ -85,6 +86,7 @@ pub(super) fn facts(set: &ImageSet, device: Device, threads: usize) -> Facts {
         height,
         device,
         threads,
+        registry: REGISTRY,
     }
 }
 

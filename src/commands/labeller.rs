@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use tch::{Device, Tensor};
 
 use crate::cli::Numbers;
-use crate::cluster::assigner::{Assigner, FeatureKind};
+use crate::cluster::assigner::{self, Assigner, FeatureKind, Stored};
 use crate::config::{Config, PlainView};
 use crate::data::augment;
 use crate::data::cache::decoding::decode_ahead;
@@ -182,7 +182,7 @@ pub fn unknown_arch(name: &str) -> anyhow::Error {
 }
 
 /// The labelling rule of a run, on `device`.
-pub fn assigner(run: &RunDir, device: Device) -> Result<Assigner> {
+pub fn assigner(run: &RunDir, device: Device) -> Result<Box<dyn Assigner>> {
     let path = run.clustering();
     if !path.is_file() {
         bail!(Error::NotARun {
@@ -194,7 +194,11 @@ pub fn assigner(run: &RunDir, device: Device) -> Result<Assigner> {
         });
     }
     let file = weights::read(&path)?;
-    let assigner = Assigner::from_tensors(file.tensors, &file.metadata)
+    let stored = Stored {
+        tensors: file.tensors,
+        metadata: file.metadata,
+    };
+    let assigner = assigner::load(stored)
         .map_err(|reason| anyhow::anyhow!("'{}' cannot be used: {reason}", path.display()))?;
     Ok(assigner.to_device(device))
 }

@@ -18,6 +18,18 @@ pub struct Facts {
     pub height: u32,
     pub device: Device,
     pub threads: usize,
+    pub registry: Registry,
+}
+
+/// What the registries offer where nothing is said: their entries are named in their own files.
+#[derive(Debug, Clone, Copy)]
+pub struct Registry {
+    pub method: &'static str,
+    pub engine: &'static str,
+    /// The backbone for small images (or others), on a CPU (or not), and so many of them.
+    pub arch: fn(small: bool, on_cpu: bool, images: usize) -> &'static str,
+    /// Whether a backbone is so small that a CPU gets through many images.
+    pub light: fn(arch: &str) -> bool,
 }
 
 impl Facts {
@@ -91,13 +103,7 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
         .arch
         .clone()
         .filter(|arch| arch != "auto")
-        .unwrap_or_else(|| match (small, on_cpu) {
-            (true, true) => "conv4".into(),
-            (_, true) => "resnet18".into(),
-            (true, false) => "resnet18".into(),
-            (false, false) if facts.images >= 20_000 => "resnet50".into(),
-            (false, false) => "resnet18".into(),
-        });
+        .unwrap_or_else(|| (facts.registry.arch)(small, on_cpu, facts.images).into());
     let why_arch = format!("for {size} px on {}", describe(facts.device));
     let silent = settings
         .model
@@ -190,7 +196,7 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             init: None,
         },
         train: TrainConfig {
-            method: "deepcluster".into(),
+            method: facts.registry.method.into(),
             epochs,
             batch_size,
             accumulate: 1,
@@ -205,7 +211,7 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
         },
         cluster: ClusterConfig {
             clusters,
-            engine: "tensor".into(),
+            engine: facts.registry.engine.into(),
             iterations: 20,
             components: default_components(facts.images),
         },
@@ -256,10 +262,10 @@ fn default_batch(images: usize) -> usize {
 /// As many epochs as a budget of images allows, between what teaches something and what the papers
 /// run.
 fn default_epochs(facts: &Facts, arch: &str) -> usize {
-    let budget = match (facts.device == Device::Cpu, arch) {
-        (true, "conv4") => 300_000 * facts.threads,
-        (true, _) => 15_000 * facts.threads,
-        (false, _) => 20_000_000,
+    let budget = match facts.device {
+        Device::Cpu if (facts.registry.light)(arch) => 300_000 * facts.threads,
+        Device::Cpu => 15_000 * facts.threads,
+        _ => 20_000_000,
     };
     let (least, most) = if facts.device == Device::Cpu {
         (5, 15)

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use tch::{Device, Kind, Tensor};
 
 use super::{Context, Labelling, View};
-use crate::cluster::assigner::{Assigner, FeatureKind};
+use crate::cluster::assigner::{Assigner, Centroids, FeatureKind, StoredPoints};
 use crate::cluster::pic::{self, Pic, PicOptions};
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::cluster::{self, Clustering, Empty, Init, KMeansOptions};
@@ -81,7 +81,7 @@ pub fn label_by_groups(context: &Context, options: &PicOptions) -> Result<Labell
         .map(|&label| label.into())
         .collect();
     let points = grouped.points.to_device(Device::Cpu);
-    let assigner = Assigner::Points {
+    let assigner = StoredPoints {
         pca: grouped.pca.to_device(Device::Cpu),
         centroids: means_of(&points, &grouped.pic.labels, grouped.pic.sizes.len()),
         points,
@@ -93,7 +93,7 @@ pub fn label_by_groups(context: &Context, options: &PicOptions) -> Result<Labell
         .assign(&features);
     Ok(Labelling {
         assignments,
-        assigner,
+        assigner: Box::new(assigner),
         record: grouped.record,
     })
 }
@@ -204,7 +204,7 @@ pub fn label_by_clusters(context: &Context, empty: Empty) -> Result<Labelling> {
     let features = context.features(FeatureKind::Hidden, View::Plain)?;
     let clustered = cluster_features(context, &features, None, empty)?;
     let numbers = features.size()[0] * clustered.pca.rank() as i64;
-    let assigner = Assigner::Centroids {
+    let assigner = Centroids {
         variance: clustered.record.objective.unwrap_or_default() / numbers as f64,
         pca: clustered.pca.to_device(Device::Cpu),
         centroids: clustered.clustering.centroids.to_device(Device::Cpu),
@@ -214,7 +214,7 @@ pub fn label_by_clusters(context: &Context, empty: Empty) -> Result<Labelling> {
         .assign(&features);
     Ok(Labelling {
         assignments,
-        assigner,
+        assigner: Box::new(assigner),
         record: clustered.record,
     })
 }

@@ -28,12 +28,12 @@ use anyhow::{Result, bail};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tch::Tensor;
 
-use crate::cluster::Empty;
 use crate::cluster::assigner::{Assigner, Assignments};
-use crate::config::defaults::{Choice, Facts};
+use crate::cluster::{Empty, kmeans};
+use crate::config::defaults::{Choice, Facts, Registry};
 use crate::config::{Config, Settings};
 use crate::data::sampler;
-use crate::model::network::Network;
+use crate::model::{self, network::Network};
 use crate::record::LabelStepRecord;
 
 pub use crate::picture::{Panel, Tile};
@@ -166,7 +166,7 @@ pub struct Kept {
 #[derive(Debug)]
 pub struct Labelling {
     pub assignments: Assignments,
-    pub assigner: Assigner,
+    pub assigner: Box<dyn Assigner>,
     pub record: LabelStepRecord,
 }
 
@@ -214,6 +214,14 @@ pub const METHODS: &[&MethodEntry] = &[
     &colorization::ENTRY,
     &multitask::ENTRY,
 ];
+
+/// What the defaults of a run take from the registries.
+pub const REGISTRY: Registry = Registry {
+    method: deepcluster::ENTRY.name,
+    engine: kmeans::ENGINE.name,
+    arch: model::default_backbone,
+    light: model::is_light,
+};
 
 /// The method of that name.
 pub fn method(name: &str) -> Option<&'static MethodEntry> {

@@ -27,7 +27,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
     first: |_| None,
     options: &[MethodOption {
         key: TASKS,
-        help: "methods between commas; their options are tasks.NAME.KEY=VALUE, and weight is one of each",
+        help: "methods between commas; their options are tasks.NAME.KEY=VALUE, and weight is one of each; none leaves the choice to the program",
         flag: Flag::None,
     }],
     defaults: || Table::from_iter([(TASKS.to_string(), Value::Table(Table::new()))]),
@@ -49,12 +49,6 @@ fn tasks(table: &Table) -> Result<Vec<(&'static MethodEntry, f64, Table)>> {
     let Some(Value::Table(tasks)) = table.get(TASKS) else {
         bail!(crate::error::usage("tasks must be a list of methods"));
     };
-    if tasks.is_empty() {
-        bail!(crate::error::usage(format!(
-            "multitask needs tasks: `--set tasks=NAME,NAME` with two or more of {}",
-            known()
-        )));
-    }
     let mut all = Vec::new();
     for (name, options) in tasks {
         let entry = method(name).filter(|entry| entry.name != ENTRY.name);
@@ -108,6 +102,23 @@ fn resolve(config: &Config, table: &mut Table) -> Result<Vec<Choice>> {
         table.insert(TASKS.into(), Value::Table(named));
     }
     let mut choices = Vec::new();
+    if table
+        .get(TASKS)
+        .and_then(Value::as_table)
+        .is_some_and(Table::is_empty)
+    {
+        // The default method, and the first one whose task needs no labels.
+        let other = METHODS.iter().find(|entry| entry.pretext);
+        let chosen = METHODS.iter().take(1).chain(other);
+        let named = chosen.map(|entry| (entry.name.to_string(), Value::Table(Table::new())));
+        let named = Table::from_iter(named);
+        choices.push(Choice {
+            name: TASKS,
+            value: named.keys().cloned().collect::<Vec<_>>().join(","),
+            reason: "a task that makes labels, and one that needs none".into(),
+        });
+        table.insert(TASKS.into(), Value::Table(named));
+    }
     let mut complete = Table::new();
     for (entry, weight, mut options) in tasks(table)? {
         let chosen = entry.complete(config, &mut options)?;

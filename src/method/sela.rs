@@ -14,7 +14,7 @@ use super::{
     LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Tile, View, method_options,
     option_table, parse_options,
 };
-use crate::cluster::assigner::{Assigner, FeatureKind};
+use crate::cluster::assigner::{Assigner, FeatureKind, Heads};
 use crate::cluster::sinkhorn::{self, Linear, Scores, SinkhornOptions, Solver, Transport};
 use crate::config::defaults::{Choice, Facts};
 use crate::config::{Config, DataSettings, Schedule, Settings, TrainSettings};
@@ -402,7 +402,7 @@ impl Method for Sela {
             let parts: Vec<Tensor> = heads.clone().map(part).collect();
             Tensor::stack(&parts, 0).detach().to_device(Device::Cpu)
         };
-        let assigner = Assigner::Heads {
+        let assigner = Heads {
             weights: gather(&|head| self.heads.weight(head)),
             biases: gather(&|head| self.heads.bias(head)),
             log_scalings: Tensor::stack(&scalings, 0),
@@ -411,7 +411,7 @@ impl Method for Sela {
         let assignments = assigner.to_device(self.store.device()).assign(&features);
         Ok(Labelling {
             assignments,
-            assigner,
+            assigner: Box::new(assigner),
             record,
         })
     }

@@ -72,7 +72,8 @@ pub enum ShapeError {
     /// The last map would be empty.
     #[error(
         "{backbone} needs images of at least {min_size} px, but they are {size} px; \
-         resize them to {min_size} px or take a backbone for small images, such as conv4"
+         resize them to {min_size} px or take a backbone for small images, such as {}",
+        conv4::CONV4.name
     )]
     TooSmall {
         backbone: &'static str,
@@ -140,6 +141,24 @@ pub const BACKBONES: &[BackboneEntry] = &[
     alexnet::ALEXNET,
     vgg::VGG16,
 ];
+
+/// Images from which on a GPU has enough to learn for the larger network.
+const MANY: usize = 20_000;
+
+/// The backbone where none is asked for.
+pub fn default_backbone(small: bool, on_cpu: bool, images: usize) -> &'static str {
+    let entry = match (small, on_cpu) {
+        (true, true) => conv4::CONV4,
+        (false, false) if images >= MANY => resnet::RESNET50,
+        _ => resnet::RESNET18,
+    };
+    entry.name
+}
+
+/// Whether a CPU gets through many images with it.
+pub fn is_light(name: &str) -> bool {
+    name == conv4::CONV4.name
+}
 
 /// A variable store on `device` and what `build` makes in it. Initial weights are drawn on the CPU and then
 /// moved, so that a seed gives the same ones wherever the network is. There, those of convolutions are

@@ -1,8 +1,8 @@
 //! Labels of points, old and new, from a stored clustering.
 
-use std::collections::BTreeMap;
-
-use ssl_cluster::cluster::assigner::{Assigner, Assignments, FeatureKind};
+use ssl_cluster::cluster::assigner::{
+    Assigner, Assignments, Centroids, FeatureKind, Heads, Stored, StoredPoints, load,
+};
 use ssl_cluster::cluster::preprocess::{Pca, l2_rows};
 use ssl_cluster::cluster::sinkhorn::{SinkhornOptions, solve};
 use ssl_cluster::cluster::{Init, KMeansOptions, cluster, kmeans};
@@ -10,10 +10,8 @@ use tch::{Kind, Tensor};
 
 use super::{Rows, assert_close, dot, normal, rows, squared_distance, tensor};
 
-type Stored = (BTreeMap<String, Tensor>, BTreeMap<String, String>);
-
 /// What DeepCluster stores: k-means on whitened, normalised features.
-fn centroids(features: &Tensor, k: usize) -> Assigner {
+fn centroids(features: &Tensor, k: usize) -> Centroids {
     let pca = Pca::fit(features, 6, true).unwrap();
     let points = l2_rows(&pca.apply(features, Kind::Float));
     let options = KMeansOptions {
@@ -24,7 +22,7 @@ fn centroids(features: &Tensor, k: usize) -> Assigner {
     let clustering = cluster(&kmeans::ENGINE, &points, &options).unwrap();
     let objective = clustering.statistics.objective();
     let variance = objective / (features.size()[0] as usize * pca.rank()) as f64;
-    Assigner::Centroids {
+    Centroids {
         pca,
         centroids: clustering.centroids,
         variance,
@@ -41,7 +39,7 @@ fn eighths(seed: u64, n: usize, d: usize) -> Rows {
 }
 
 /// Two heads on `features`, each with its labels by optimal transport.
-fn heads(features: &Rows, k: usize, lambda: f64) -> (Assigner, Vec<Vec<u32>>) {
+fn heads(features: &Rows, k: usize, lambda: f64) -> (Heads, Vec<Vec<u32>>) {
     let d = features[0].len();
     let (mut weights, mut biases, mut scalings, mut labels) = (vec![], vec![], vec![], vec![]);
     for head in 0..2 {
@@ -65,7 +63,7 @@ fn heads(features: &Rows, k: usize, lambda: f64) -> (Assigner, Vec<Vec<u32>>) {
         weights.push(tensor(&weight));
         biases.push(tensor(&bias).get(0));
     }
-    let assigner = Assigner::Heads {
+    let assigner = Heads {
         weights: Tensor::stack(&weights, 0),
         biases: Tensor::stack(&biases, 0),
         log_scalings: Tensor::stack(&scalings, 0),
@@ -74,22 +72,25 @@ fn heads(features: &Rows, k: usize, lambda: f64) -> (Assigner, Vec<Vec<u32>>) {
     (assigner, labels)
 }
 
-fn stored(assigner: &Assigner) -> Stored {
-    let (tensors, metadata) = assigner.to_tensors();
-    (tensors.into_iter().collect(), metadata)
+fn stored(assigner: &dyn Assigner) -> Stored {
+    let mut stored = Stored::default();
+    assigner.store(&mut stored);
+    stored
 }
 
-fn both() -> [(Assigner, Tensor); 2] {
+fn both() -> [(Box<dyn Assigner>, Tensor); 2] {
     let (features, exact) = (tensor(&normal(20, 300, 10)), eighths(21, 300, 5));
     let (heads, _) = heads(&exact, 4, 10.0);
-    [(centroids(&features, 7), features), (heads, tensor(&exact))]
+    [
+        (Box::new(centroids(&features, 7)), features),
+        (Box::new(heads), tensor(&exact)),
+    ]
 }
 
 #[test]
 fn what_is_stored_assigns_the_same() {
     for (assigner, features) in both() {
-        let (tensors, metadata) = stored(&assigner);
-        let copy = Assigner::from_tensors(tensors, &metadata).unwrap();
+        let copy = load(stored(assigner.as_ref())).unwrap();
         assert_eq!(copy.assign(&features), assigner.assign(&features));
         assert_eq!(copy.feature_kind(), assigner.feature_kind());
         assert_eq!(copy.clusters(), assigner.clusters());
@@ -106,14 +107,11 @@ fn centroids_label_by_the_nearest_one() {
     let new = tensor(&normal(23, 200, 10));
     for features in [features, new] {
         let result = assigner.assign(&features);
-        let Assigner::Centroids {
+        let Centroids {
             pca,
             centroids,
             variance,
-        } = &assigner
-        else {
-            unreachable!()
-        };
+        } = &assigner;
         let points = rows(&l2_rows(&pca.apply(&features, Kind::Double)));
         let centroids = rows(centroids);
         assert_eq!(result.labels.len(), 1);
@@ -142,11 +140,9 @@ fn points_on_their_centroids_are_certain() {
     // Three different features: k-means with three clusters has no distance left, so the variance
     // is 0.
     let features = tensor(&(0..30).map(|i| normal(24, 3, 4)[i % 3].clone()).collect());
-    let Assigner::Centroids { pca, .. } = centroids(&features, 3) else {
-        unreachable!()
-    };
+    let Centroids { pca, .. } = centroids(&features, 3);
     let points = l2_rows(&pca.apply(&features, Kind::Float));
-    let assigner = Assigner::Centroids {
+    let assigner = Centroids {
         pca,
         centroids: points.narrow(0, 0, 3),
         variance: 0.0,
@@ -172,12 +168,9 @@ fn heads_repeat_the_labels_of_optimal_transport() {
         assert_ne!(labels[0], labels[1]);
         assert!(result.distances.is_none());
         // Scores: the first head's probabilities of these labels.
-        let Assigner::Heads {
+        let Heads {
             weights, biases, ..
-        } = &assigner
-        else {
-            unreachable!()
-        };
+        } = &assigner;
         let (weight, bias) = (rows(&weights.get(0)), rows(&biases.narrow(0, 0, 1)));
         for ((x, &label), score) in features.iter().zip(&labels[0]).zip(&result.scores) {
             let logits: Vec<f64> = weight
@@ -192,7 +185,7 @@ fn heads_repeat_the_labels_of_optimal_transport() {
 }
 
 /// One by one, and joined.
-fn one_by_one(assigner: &Assigner, features: &Tensor) -> Assignments {
+fn one_by_one(assigner: &dyn Assigner, features: &Tensor) -> Assignments {
     let mut all = Assignments::default();
     for i in 0..features.size()[0] {
         all.append(assigner.assign(&features.narrow(0, i, 1)));
@@ -220,14 +213,14 @@ fn many_points_get_the_labels_of_each_alone() {
     for (assigner, features) in both() {
         assert_same(
             &assigner.assign(&features),
-            &one_by_one(&assigner, &features),
+            &one_by_one(assigner.as_ref(), &features),
         );
     }
     // 16,384 features: blocks of 512 points.
     let d = 16_384;
     let wide = tensor(&normal(26, 520, 8)).repeat([1, d / 8]);
     let directions = tensor(&normal(27, 4, d as usize)).to_kind(Kind::Double);
-    let assigner = Assigner::Centroids {
+    let assigner = Centroids {
         pca: Pca {
             mean: Tensor::zeros([d], (Kind::Double, tch::Device::Cpu)),
             components: directions,
@@ -264,41 +257,35 @@ fn no_points_have_no_labels() {
 
 #[test]
 fn incomplete_and_misshapen_tensors_are_refused() {
-    let refused = |(tensors, metadata): Stored, about: &str| {
-        let error = Assigner::from_tensors(tensors, &metadata).expect_err(about);
+    let refused = |stored: Stored, about: &str| {
+        let error = load(stored).expect_err(about);
         assert!(!error.is_empty());
     };
     for (assigner, _) in both() {
-        let (names, keys): (Vec<String>, Vec<String>) = {
-            let (tensors, metadata) = stored(&assigner);
-            (
-                tensors.into_keys().collect(),
-                metadata.into_keys().collect(),
-            )
-        };
-        for name in &names {
-            let mut missing = stored(&assigner);
-            missing.0.remove(name);
+        let all = || stored(assigner.as_ref());
+        for name in all().tensors.keys() {
+            let mut missing = all();
+            missing.tensors.remove(name);
             refused(missing, &format!("without {name}"));
-            let mut flat = stored(&assigner);
-            let tensor = flat.0[name].unsqueeze(0);
-            flat.0.insert(name.clone(), tensor);
+            let mut flat = all();
+            let tensor = flat.tensors[name].unsqueeze(0);
+            flat.tensors.insert(name.clone(), tensor);
             refused(flat, &format!("{name} with one more dimension"));
-            let mut short = stored(&assigner);
-            let last = short.0[name].dim() as i64 - 1;
-            let tensor = short.0[name].narrow(last, 0, 2);
-            short.0.insert(name.clone(), tensor);
+            let mut short = all();
+            let last = short.tensors[name].dim() as i64 - 1;
+            let tensor = short.tensors[name].narrow(last, 0, 2);
+            short.tensors.insert(name.clone(), tensor);
             if name != "heads.weight" {
                 refused(short, &format!("{name} cut to 2"));
             }
         }
-        for key in &keys {
-            let mut missing = stored(&assigner);
-            missing.1.remove(key);
+        for key in all().metadata.keys() {
+            let mut missing = all();
+            missing.metadata.remove(key);
             refused(missing, &format!("without the metadata {key}"));
         }
-        let mut other = stored(&assigner);
-        other.1.insert("kind".into(), "trees".into());
+        let mut other = all();
+        other.metadata.insert("kind".into(), "trees".into());
         refused(other, "of another kind");
     }
 }
@@ -306,13 +293,13 @@ fn incomplete_and_misshapen_tensors_are_refused() {
 #[test]
 fn no_clusters_and_no_heads_are_refused() {
     for (assigner, _) in both() {
-        let mut empty = stored(&assigner);
-        for (name, tensor) in &mut empty.0 {
+        let mut empty = stored(assigner.as_ref());
+        for (name, tensor) in &mut empty.tensors {
             if name == "centroids" || name.starts_with("heads.") {
                 *tensor = tensor.narrow(0, 0, 0);
             }
         }
-        assert!(Assigner::from_tensors(empty.0, &empty.1).is_err());
+        assert!(load(empty).is_err());
     }
 }
 
@@ -323,7 +310,7 @@ fn the_nearest_point_gives_its_label() {
     let points = l2_rows(&pca.apply(&features, Kind::Float));
     let given: Vec<i64> = (0..60).map(|i| i % 4).collect();
     let labels = Tensor::from_slice(&given);
-    let assigner = Assigner::Points {
+    let assigner = StoredPoints {
         pca,
         centroids: points.narrow(0, 0, 4),
         points,
@@ -340,12 +327,10 @@ fn the_nearest_point_gives_its_label() {
             .iter()
             .all(|score| (0.0..=1.0 + 1e-9).contains(score))
     );
-    let (tensors, metadata) = assigner.to_tensors();
-    let stored: BTreeMap<String, Tensor> = tensors.into_iter().collect();
-    let again = Assigner::from_tensors(stored, &metadata).unwrap();
+    let again = load(stored(&assigner)).unwrap();
     assert_eq!(again.assign(&features), found);
-    let (tensors, metadata) = assigner.to_tensors();
-    let mut broken: BTreeMap<String, Tensor> = tensors.into_iter().collect();
-    broken.insert("labels".into(), Tensor::from_slice(&[7_i64; 60]));
-    assert!(Assigner::from_tensors(broken, &metadata).is_err());
+    let mut broken = stored(&assigner);
+    let beyond = Tensor::from_slice(&[7_i64; 60]);
+    broken.tensors.insert("labels".into(), beyond);
+    assert!(load(broken).is_err());
 }

@@ -192,11 +192,11 @@ fn batches_come_in_the_order_asked_for() {
         let batch = batch.unwrap();
         let squares = batch.squares.here().unwrap();
         let place = 3 * (batch.squares.side() + 2);
-        for (square, row) in squares.iter().zip(&batch.rows) {
+        for (square, row) in squares.iter().zip(&batch.indices) {
             // The red channel of image i is i.
             assert_eq!(u32::from(square[place]), *row);
         }
-        seen.extend(batch.rows);
+        seen.extend(batch.indices);
     }
     assert_eq!(seen, order);
 }

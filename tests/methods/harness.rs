@@ -11,7 +11,8 @@ use ssl_cluster::data::loader::PixelBatch;
 use ssl_cluster::data::source::ImageSet;
 use ssl_cluster::device::Precision;
 use ssl_cluster::method::{
-    Archive, Batch, Build, Context, Method, MethodEntry, Position, PrefetchedFeatures, State,
+    Archive, Batch, Build, Context, Method, MethodEntry, Position, PrefetchedFeatures, REGISTRY,
+    State,
 };
 use ssl_cluster::model::BACKBONES;
 use ssl_cluster::model::network::Network;
@@ -37,6 +38,7 @@ pub fn config(entry: &MethodEntry, images: usize, edit: impl Fn(&mut Config)) ->
         height: 32,
         device: Device::Cpu,
         threads: 1,
+        registry: REGISTRY,
     };
     let info = RunInfo {
         version: String::new(),

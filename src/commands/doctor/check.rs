@@ -7,7 +7,7 @@ use anyhow::Result;
 use image::{Rgb, RgbImage};
 use tch::{Device, Kind, Tensor};
 
-use crate::cluster::assigner::Assigner;
+use crate::cluster::assigner::{Assigner, Heads};
 use crate::cluster::kmeans::TensorKMeans;
 use crate::cluster::preprocess::Pca;
 use crate::cluster::{self, Clusterer, Empty, Engine, Init, KMeansOptions, kmeans};
@@ -22,7 +22,7 @@ use crate::data::squares::Squares;
 use crate::device::{Precision, PrecisionChoice};
 use crate::method::{
     Archive, Batch, Build, Context, METHODS, Method, MethodEntry, Position, PrefetchedFeatures,
-    State,
+    REGISTRY, State,
 };
 use crate::model::network::Network;
 use crate::model::weights::{load_into, named_variables};
@@ -167,6 +167,7 @@ fn options(entry: &MethodEntry, images: usize) -> Result<Config> {
         // The same options on all devices.
         device: Device::Cpu,
         threads: 1,
+        registry: REGISTRY,
     };
     let info = RunInfo {
         version: String::new(),
@@ -287,6 +288,7 @@ fn losses(device: Device, entry: &MethodEntry, folder: &Path) -> Result<[Verdict
 
 /// Points in a few groups, some of them twice, `[n, d] f32`.
 fn points(n: i64, d: i64) -> Tensor {
+    tch::manual_seed(2);
     let options = (Kind::Float, Device::Cpu);
     let centres = Tensor::randn([40, d], options) * 2.0 + 3.0;
     let group = Tensor::randint(40, [n], (Kind::Int64, Device::Cpu));
@@ -381,6 +383,13 @@ fn clusters(device: Device, case: &Case) -> Result<Verdict> {
         ..options
     };
     let there = cluster::cluster(&by_products, &points, &options)?;
+    if case.empties.is_some() {
+        // The halves of a divided cluster are so near to each other that rounding decides between them.
+        let [ours, others] = [&there, &here].map(|clustering| clustering.statistics.objective());
+        let what = "relative difference of the objective after eight iterations";
+        let off = (ours - others).abs() / others;
+        return Ok(Verdict::of(case.name, what, off, 1e-2));
+    }
     let other = there.labels.not_equal_tensor(&here.labels).sum(Kind::Int64);
     let share = other.int64_value(&[]) as f64 / n as f64;
     let what = "share of points with another label after eight iterations";
@@ -390,7 +399,7 @@ fn clusters(device: Device, case: &Case) -> Result<Verdict> {
 fn labels_of_heads(device: Device) -> Verdict {
     let options = (Kind::Float, Device::Cpu);
     let features = Tensor::randn([5_000, 64], options);
-    let assigner = Assigner::Heads {
+    let assigner = Heads {
         weights: Tensor::randn([3, 50, 64], options),
         biases: Tensor::randn([3, 50], options),
         log_scalings: Tensor::randn([3, 50], (Kind::Double, Device::Cpu)),

@@ -11,6 +11,7 @@ use super::meter::Meter;
 use super::narrate::narrate;
 use super::optim::{Optimiser, Rule, Training};
 use super::output::final_records;
+use crate::cluster::assigner::Stored;
 use crate::cluster::metrics::nmi;
 use crate::config::Config;
 use crate::data::Dataset;
@@ -369,10 +370,12 @@ impl<'a> Session<'a> {
         self.records.push(Record::Labels(record));
         self.run.write_metrics(&self.records)?;
         // The last file: its presence says that the run is complete.
-        let (tensors, metadata) = labelling.assigner.to_tensors();
+        let mut stored = Stored::default();
+        labelling.assigner.store(&mut stored);
+        let tensors: Vec<_> = stored.tensors.into_iter().collect();
         replace(
             &self.run.clustering(),
-            &weights::save_bytes(&tensors, &metadata)?,
+            &weights::save_bytes(&tensors, &stored.metadata)?,
         )
     }
 }

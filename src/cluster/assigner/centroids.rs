@@ -1,0 +1,83 @@
+//! DeepCluster's rule: the nearest centroid in the space of whitened principal components on the unit
+//! sphere.
+
+use tch::{Device, Kind, Tensor};
+
+use super::stored::KIND;
+use super::{
+    Assigner, AssignerEntry, Assignments, FeatureKind, Stored, fitting, squared_distances, to_f64,
+};
+use crate::cluster::preprocess::{Pca, l2_rows};
+use crate::tensors::to_labels;
+
+/// The registry entry.
+pub const ENTRY: AssignerEntry = AssignerEntry {
+    name: "centroids",
+    load: |stored| {
+        let rule = Centroids {
+            pca: Pca::load(stored)?,
+            centroids: stored.take("centroids", 2, Kind::Float)?,
+            variance: stored.text("variance")?,
+        };
+        let width = rule.centroids.size()[1] == rule.pca.rank() as i64;
+        fitting(width && rule.centroids.numel() > 0)?;
+        Ok(Box::new(rule))
+    },
+};
+
+/// The nearest centroid.
+#[derive(Debug)]
+pub struct Centroids {
+    pub pca: Pca,
+    /// `[k, r] f32`
+    pub centroids: Tensor,
+    /// Mean squared distance to the nearest centroid for each of the r dimensions: scores are
+    /// the posteriors of a mixture of equal Gaussians with this variance at the centroids.
+    pub variance: f64,
+}
+
+impl Assigner for Centroids {
+    fn feature_kind(&self) -> FeatureKind {
+        FeatureKind::Hidden
+    }
+
+    fn dim(&self) -> usize {
+        self.pca.dim()
+    }
+
+    fn clusters(&self) -> usize {
+        self.centroids.size()[0] as usize
+    }
+
+    fn device(&self) -> Device {
+        self.centroids.device()
+    }
+
+    fn to_device(&self, device: Device) -> Box<dyn Assigner> {
+        Box::new(Self {
+            pca: self.pca.to_device(device),
+            centroids: self.centroids.to_device(device),
+            variance: self.variance,
+        })
+    }
+
+    fn assign_block(&self, features: &Tensor) -> Assignments {
+        let points = l2_rows(&self.pca.apply(features, Kind::Double));
+        let squared = squared_distances(&points, &self.centroids);
+        let (nearest, labels) = squared.min_dim(1, false);
+        let sharpness = -0.5 / self.variance.max(f64::MIN_POSITIVE);
+        let soft = (&squared * sharpness).softmax(1, Kind::Double);
+        Assignments {
+            scores: to_f64(&soft.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1)),
+            labels: vec![to_labels(&labels)],
+            distances: Some(to_f64(&nearest.clamp_min(0.0).sqrt())),
+        }
+    }
+
+    fn store(&self, stored: &mut Stored) {
+        stored.put_text(KIND, ENTRY.name);
+        self.pca.store(stored);
+        stored.put("centroids", &self.centroids);
+        stored.put_text("variance", self.variance);
+    }
+}
