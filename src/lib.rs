@@ -17,7 +17,8 @@
 //! Modules, each of which uses only those below it:
 //! - [`cli`], [`commands`]: what was typed, and what each command does
 //! - [`train`] the loop, [`run_dir`] what it leaves on disk, [`labels`] label formats, [`report`] the
-//!   page for people, [`eval`] how good it is, [`ui`] what the terminal sees
+//!   page for people, [`eval`] how good it is, [`trained`] a run put together again, [`ui`] what the
+//!   terminal sees
 //! - [`method`]: DeepCluster, SeLa, rotation, context, ... behind one trait
 //! - [`model`] networks, [`data`] images, [`cluster`] clustering
 //! - [`tensors`], [`picture`], [`config`], [`device`], [`random`], [`monitor`], [`profile`], [`record`], [`error`]
@@ -44,6 +45,7 @@ pub mod report;
 pub mod run_dir;
 pub mod tensors;
 pub mod train;
+pub mod trained;
 pub mod ui;
 
 pub use commands::main;

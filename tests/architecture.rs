@@ -11,7 +11,9 @@ const LAYERS: &[&[&str]] = &[
     ],
     &["cluster", "data", "model"],
     &["method"],
-    &["eval", "labels", "report", "run_dir", "train", "ui"],
+    &[
+        "eval", "labels", "report", "run_dir", "train", "trained", "ui",
+    ],
     &["cli", "commands"],
 ];
 

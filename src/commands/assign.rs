@@ -5,19 +5,19 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use super::inputs::{find_images, place, report_skipped};
-use super::labeller::{Extractor, assigner, none_readable, open_in};
 use super::output::Output;
 use super::{ExitStatus, machine};
 use crate::cli;
 use crate::error::usage;
 use crate::labels::{self, FORMATS, Format};
 use crate::train::output::label_record;
+use crate::trained::{Extractor, assigner, none_readable, open_in};
 use crate::ui::Ui;
 
 pub fn run(args: cli::Assign, ui: &Ui) -> Result<ExitStatus> {
     let format = choose_format(args.format.as_deref(), args.out.as_deref())?;
     let device = machine(&args.machine)?;
-    let (run, config) = open_in(&args.run, &args.numbers)?;
+    let (run, config) = open_in(&args.run, args.numbers.precision)?;
     let assigner = assigner(&run, device)?;
     let extractor = Extractor::of_run(&run, &config, device)?;
     if let Some(init) = &args.init {

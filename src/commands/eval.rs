@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
 use super::inputs::{find_images, images_of_run, place_of_run, report_skipped};
-use super::labeller::{Extractor, assigner, initial, open_in};
 use super::{ExitStatus, machine};
 use crate::cli;
 use crate::cluster::assigner::FeatureKind;
@@ -22,13 +21,11 @@ use crate::data::loader::{batches, equal_lengths};
 use crate::data::source::ImageSet;
 use crate::error::usage;
 use crate::eval::knn::{KnnOptions, accuracy, classify};
-use crate::method::{
-    self, Batch, Build, Context as MethodContext, Position, PrefetchedFeatures, extract_size,
-};
-use crate::model::weights;
+use crate::method::{Batch, Context as MethodContext, Position, PrefetchedFeatures, extract_size};
 use crate::monitor::{Monitor, Silent};
 use crate::profile::Profile;
 use crate::run_dir::RunDir;
+use crate::trained::{Extractor, assigner, find_method, initial, method_of_run, open_in};
 use crate::ui::Ui;
 
 pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
@@ -38,7 +35,7 @@ pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
         ));
     }
     let device = machine(&args.machine)?;
-    let (run, config) = open_in(&args.run, &args.numbers)?;
+    let (run, config) = open_in(&args.run, args.numbers.precision)?;
     let assigner = assigner(&run, device)?;
     let extractor = Extractor::of_run(&run, &config, device)?;
     let known_place = args.train.clone().unwrap_or_else(|| place_of_run(&config));
@@ -271,22 +268,10 @@ fn pretext_accuracy(
     extractor: &Extractor,
     set: ImageSet,
 ) -> Result<Option<f64>> {
-    let entry = method::method(&config.train.method)
-        .with_context(|| format!("this version has no method '{}'", config.train.method))?;
-    if !entry.pretext {
+    if !find_method(&config.train.method)?.pretext {
         return Ok(None);
     }
-    let method = (entry.build)(&Build {
-        config,
-        options: &config.method,
-        network: &extractor.network,
-        images: config.run.images,
-    })?;
-    let file = weights::read(&run.model())?;
-    for module in method.modules() {
-        let variables = crate::train::output::prefixed(&module.name, module.store);
-        weights::load_into(&variables, &file.tensors, &run.model())?;
-    }
+    let method = method_of_run(run, config, &extractor.network)?;
     let cache = Cache::of_user(config.data.cache);
     let data = Dataset::load(set, extractor.store, &cache, None, &Silent)?;
     let (monitor, profile): (&dyn Monitor, _) = (&Silent, Profile::off());

@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::inputs::{find_images, report_skipped};
-use super::labeller::{Extractor, open_in, unknown_arch};
 use super::output::Output;
 use super::{ExitStatus, machine, matrix};
 use crate::cli;
@@ -17,13 +16,14 @@ use crate::error::usage;
 use crate::model;
 use crate::model::network::Network;
 use crate::monitor::Monitor;
+use crate::trained::{Extractor, open_in, unknown_arch};
 use crate::ui::Ui;
 
 pub fn run(args: cli::Features, ui: &Ui) -> Result<ExitStatus> {
     let device = machine(&args.machine)?;
     let (extractor, inputs) = match (&args.arch, &args.places[..]) {
         (None, [run, inputs @ ..]) if !inputs.is_empty() => {
-            let (run, config) = open_in(run, &args.numbers)?;
+            let (run, config) = open_in(run, args.numbers.precision)?;
             (Extractor::of_run(&run, &config, device)?, inputs)
         }
         (Some(arch), inputs) => (pretrained(arch, &args, device, ui)?, inputs),

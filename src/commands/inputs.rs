@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tch::Device;
 
-use super::labeller::none_readable;
 use crate::config::defaults::Facts;
 use crate::config::{Config, Inputs, RunInfo};
 use crate::data::cache::{Cache, Watch};
@@ -14,6 +13,7 @@ use crate::data::{DataError, Dataset, decode};
 use crate::error::{Error, usage};
 use crate::method::REGISTRY;
 use crate::monitor::Monitor;
+use crate::trained::none_readable;
 use crate::ui::Ui;
 
 /// Images whose size is looked at to choose defaults.

@@ -8,7 +8,6 @@ mod eval;
 mod features;
 mod inputs;
 mod inspect;
-mod labeller;
 mod matrix;
 mod methods;
 mod output;

@@ -1,14 +1,10 @@
 //! `preview`: what a method sees of images and what it predicts, as one picture.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use tch::Device;
 
 use super::inputs::{facts, find_images, load, run_info, typed_inputs};
-use super::labeller::{build, open};
 use super::output::Output;
-use super::train::find_method;
 use super::{ExitStatus, machine};
 use crate::cli;
 use crate::config::defaults::complete;
@@ -16,16 +12,13 @@ use crate::config::{Config, Settings};
 use crate::data::loader::PixelBatch;
 use crate::data::source::ImageSet;
 use crate::error::usage;
-use crate::method::{Archive, Batch, Build, Context, Position, PrefetchedFeatures, State};
+use crate::method::{Batch, Context, Position, PrefetchedFeatures};
 use crate::model::network::Network;
-use crate::model::weights;
 use crate::monitor::Monitor;
 use crate::picture::draw;
 use crate::profile::Profile;
-use crate::random::{Purpose, key};
 use crate::run_dir::RunDir;
-use crate::train::checkpoint::Checkpoint;
-use crate::train::output::prefixed;
+use crate::trained::{build, build_method, find_method, method_of_run, open};
 use crate::ui::Ui;
 
 pub fn run(args: cli::Preview, ui: &Ui) -> Result<ExitStatus> {
@@ -112,17 +105,10 @@ fn panels(
     run: Option<&RunDir>,
     ui: &Ui,
 ) -> Result<Vec<crate::picture::Panel>> {
-    let entry = find_method(&config.train.method)?;
-    tch::manual_seed(key(config.train.seed, Purpose::Weights, u64::MAX, 1) as i64);
-    let mut method = (entry.build)(&Build {
-        config,
-        options: &config.method,
-        network,
-        images: config.run.images,
-    })?;
-    if let Some(run) = run {
-        restore(run, method.as_mut())?;
-    }
+    let method = match run {
+        Some(run) => method_of_run(run, config, network)?,
+        None => build_method(config, network)?,
+    };
     let names: Vec<String> = run
         .map(|run| run.read_labels())
         .transpose()?
@@ -153,21 +139,4 @@ fn panels(
         prefetched: &prefetched,
     };
     tch::no_grad(|| method.preview(&context, &batch))
-}
-
-/// The method of a run as its checkpoint has it.
-fn restore(run: &RunDir, method: &mut dyn crate::method::Method) -> Result<()> {
-    let path: PathBuf = run.checkpoint();
-    let mut saved = Checkpoint::read(&path).context("this run has no checkpoint to look at")?;
-    let mut state = State {
-        tensors: saved.take("method"),
-        values: std::mem::take(&mut saved.place.method),
-    };
-    method.archive(&mut Archive::restoring(&mut state))?;
-    let file = weights::read(&run.model())?;
-    for module in method.modules() {
-        let variables = prefixed(&module.name, module.store);
-        weights::load_into(&variables, &file.tensors, Path::new(&run.model()))?;
-    }
-    Ok(())
 }

@@ -9,7 +9,6 @@ use image::RgbImage;
 
 use super::ExitStatus;
 use super::inputs::{images_of_run, place_of_run};
-use super::labeller::open;
 use crate::cli;
 use crate::config::Config;
 use crate::data::resize::centre_square;
@@ -24,6 +23,7 @@ use crate::report::{
     contact_sheet, render,
 };
 use crate::run_dir::{RunDir, replace};
+use crate::trained::open;
 use crate::ui::Ui;
 
 /// Side of thumbnails of photographs, in pixels.

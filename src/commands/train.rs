@@ -9,7 +9,6 @@ use tch::Device;
 use super::inputs::{
     facts, find_images, images_of_run, load, report_skipped, run_info, typed_inputs,
 };
-use super::labeller::{build, initial, unknown_arch};
 use super::train_options::settings;
 use super::{ExitStatus, report};
 use crate::cli;
@@ -21,13 +20,13 @@ use crate::data::cache::Watch;
 use crate::data::source::ImageSet;
 use crate::device::{self, Precision, describe, precision};
 use crate::error::usage;
-use crate::method::{self, Build, FeaturePrefetch, METHODS, MethodEntry, PrefetchedFeatures};
+use crate::method::{FeaturePrefetch, METHODS, MethodEntry, PrefetchedFeatures};
 use crate::model;
 use crate::monitor::{Monitor, duration};
 use crate::profile::{Part, Profile};
-use crate::random::{Purpose, key};
 use crate::run_dir::RunDir;
 use crate::train::{Outcome, RunEnv, Session, train};
+use crate::trained::{build, build_method, find_method, initial, unknown_arch};
 use crate::ui::Ui;
 
 pub fn run(args: cli::Train, ui: &Ui) -> Result<ExitStatus> {
@@ -116,7 +115,6 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
         config,
         data,
         network,
-        entry,
         profile,
         prefetched,
     };
@@ -167,7 +165,7 @@ fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
     if let Some(precision) = args.numbers.precision {
         config.train.precision = precision;
     }
-    let entry = find_method(&config.train.method)?;
+    find_method(&config.train.method)?;
     let device = device::select(args.machine.device.unwrap_or(config.train.device))?;
     device::set_threads(Some(args.machine.threads.unwrap_or(config.train.threads)));
     let set = images_of_run(&config)?;
@@ -207,7 +205,6 @@ fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
         config,
         data,
         network,
-        entry,
         profile,
         prefetched: PrefetchedFeatures::default(),
     };
@@ -220,7 +217,6 @@ struct Training {
     config: Config,
     data: Dataset,
     network: model::network::Network,
-    entry: &'static MethodEntry,
     profile: Profile,
     prefetched: PrefetchedFeatures,
 }
@@ -232,20 +228,11 @@ fn fit(training: &Training, resume: bool, ui: &Ui) -> Result<ExitStatus> {
         config,
         data,
         network,
-        entry,
         profile,
         prefetched,
     } = training;
     let started = std::time::Instant::now();
-    // Heads draw their weights after the backbone; their own seed keeps them the same whatever the
-    // backbone drew.
-    tch::manual_seed(key(config.train.seed, Purpose::Weights, u64::MAX, 1) as i64);
-    let method = (entry.build)(&Build {
-        config,
-        options: &config.method,
-        network,
-        images: data.len(),
-    })?;
+    let method = build_method(config, network)?;
     let env = RunEnv {
         config,
         data,
@@ -331,16 +318,6 @@ fn check(config: &Config) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-pub(super) fn find_method(name: &str) -> Result<&'static MethodEntry> {
-    method::method(name).ok_or_else(|| {
-        let known: Vec<&str> = METHODS.iter().map(|entry| entry.name).collect();
-        usage(format!(
-            "there is no method '{name}': use {}",
-            known.join(", ")
-        ))
-    })
 }
 
 fn announce(

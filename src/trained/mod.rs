@@ -1,4 +1,5 @@
-//! A trained run put together again: network and labelling rule.
+//! A trained run put together again: its options, network, labelling rule and method, for whoever works with
+//! what was learned (`assign`, `features`, `eval`, `preview`).
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use tch::{Device, Tensor};
 
-use crate::cli::Numbers;
 use crate::cluster::assigner::{self, Assigner, FeatureKind, Stored};
 use crate::config::{Config, PlainView};
 use crate::data::augment;
@@ -14,13 +14,18 @@ use crate::data::cache::decoding::decode_ahead;
 use crate::data::cache::{Pixels, Read};
 use crate::data::source::{ImageSet, Skipped};
 use crate::data::squares::Squares;
-use crate::device::precision;
+use crate::device::{PrecisionChoice, precision};
 use crate::error::{Error, usage};
-use crate::method::{extract, extract_size};
+use crate::method::{
+    self, Archive, Build, METHODS, Method, MethodEntry, State, extract, extract_size,
+};
 use crate::model::network::{Frozen, Network};
 use crate::model::{self, weights};
 use crate::monitor::{Interrupted, Monitor, Phase};
+use crate::random::{Purpose, key};
 use crate::run_dir::RunDir;
+use crate::train::checkpoint::Checkpoint;
+use crate::train::output::prefixed;
 
 /// A network ready for extraction, and the sizes of its input.
 #[derive(Debug)]
@@ -150,7 +155,6 @@ pub fn none_readable(place: PathBuf, skipped: &[Skipped]) -> Error {
 
 /// The untrained network that `config` describes, with the run's own initial weights.
 pub fn build(config: &Config, device: Device) -> Result<Network> {
-    use crate::random::{Purpose, key};
     let entry = model::find(&config.model.arch).ok_or_else(|| unknown_arch(&config.model.arch))?;
     tch::manual_seed(key(config.train.seed, Purpose::Weights, u64::MAX, 0) as i64);
     Ok(Network::new(
@@ -211,10 +215,52 @@ pub fn open(path: &Path) -> Result<(RunDir, Config)> {
 }
 
 /// The same, but for the precision where one is asked for here.
-pub fn open_in(path: &Path, numbers: &Numbers) -> Result<(RunDir, Config)> {
+pub fn open_in(path: &Path, precision: Option<PrecisionChoice>) -> Result<(RunDir, Config)> {
     let (run, mut config) = open(path)?;
-    if let Some(precision) = numbers.precision {
+    if let Some(precision) = precision {
         config.train.precision = precision;
     }
     Ok((run, config))
+}
+
+/// The method of that name.
+pub fn find_method(name: &str) -> Result<&'static MethodEntry> {
+    method::method(name).ok_or_else(|| {
+        let known: Vec<&str> = METHODS.iter().map(|entry| entry.name).collect();
+        usage(format!(
+            "there is no method '{name}': use {}",
+            known.join(", ")
+        ))
+    })
+}
+
+/// The method that `config` describes, untrained, around `network`.
+pub fn build_method(config: &Config, network: &Network) -> Result<Box<dyn Method>> {
+    // Heads draw their weights after the backbone; their own seed keeps them the same whatever the
+    // backbone drew.
+    tch::manual_seed(key(config.train.seed, Purpose::Weights, u64::MAX, 1) as i64);
+    (find_method(&config.train.method)?.build)(&Build {
+        config,
+        options: &config.method,
+        network,
+        images: config.run.images,
+    })
+}
+
+/// The method of a run as its checkpoint and model have it.
+pub fn method_of_run(run: &RunDir, config: &Config, network: &Network) -> Result<Box<dyn Method>> {
+    let mut method = build_method(config, network)?;
+    let path = run.checkpoint();
+    let mut saved = Checkpoint::read(&path).context("this run has no checkpoint to look at")?;
+    let mut state = State {
+        tensors: saved.take("method"),
+        values: std::mem::take(&mut saved.place.method),
+    };
+    method.archive(&mut Archive::restoring(&mut state))?;
+    let file = weights::read(&run.model())?;
+    for module in method.modules() {
+        let variables = prefixed(&module.name, module.store);
+        weights::load_into(&variables, &file.tensors, &run.model())?;
+    }
+    Ok(method)
 }
