@@ -5,10 +5,7 @@
 pub mod augment;
 pub mod cache;
 pub mod decode;
-mod jpeg;
 pub mod loader;
-mod planes;
-pub mod resize;
 pub mod sampler;
 pub mod source;
 pub mod squares;

@@ -2,8 +2,7 @@
 
 use image::RgbImage;
 use libjpeg_turbo_rs::{PixelFormat, Subsampling, compress};
-use ssl_cluster::data::decode::{decode, square_into};
-use ssl_cluster::data::resize::centre_square;
+use ssl_cluster::data::decode::{centre_square, decode, square_into};
 
 /// A picture without edges, in colours that stay away from the limits.
 fn picture(width: u32, height: u32) -> RgbImage {

@@ -10,7 +10,8 @@ use libjpeg_turbo_rs::{
     ColorSpace, ComponentInfo, DecodeLimits, Decoder, FrameHeader, PixelFormat, ScalingFactor,
 };
 
-use super::decode::DecodeError;
+use super::error::DecodeError;
+use super::limits::{MAX_ALLOC, MAX_SIDE};
 use super::planes;
 use super::resize::centre_square_into;
 
@@ -22,9 +23,9 @@ pub(super) fn is_jpeg(bytes: &[u8]) -> bool {
 /// The image as RGB, turned as its EXIF data say.
 ///
 /// # Errors
-/// Corrupt or truncated files; a side above `max_side` pixels, or above `max_bytes` of memory.
-pub(super) fn decode(bytes: &[u8], max_side: u32, max_bytes: u64) -> Result<RgbImage, DecodeError> {
-    rgb(decoder(bytes, max_side, max_bytes)?)
+/// Corrupt or truncated files, and what exceeds the limits.
+pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
+    rgb(decoder(bytes)?)
 }
 
 /// The centre square of the image, `[side, side, 3]`, into `target`. What is large is decoded at the
@@ -34,14 +35,8 @@ pub(super) fn decode(bytes: &[u8], max_side: u32, max_bytes: u64) -> Result<RgbI
 ///
 /// # Errors
 /// As [`decode`].
-pub(super) fn square_into(
-    bytes: &[u8],
-    side: u32,
-    max_side: u32,
-    max_bytes: u64,
-    target: &mut [u8],
-) -> Result<(), DecodeError> {
-    let mut decoder = decoder(bytes, max_side, max_bytes)?;
+pub(super) fn square_into(bytes: &[u8], side: u32, target: &mut [u8]) -> Result<(), DecodeError> {
+    let mut decoder = decoder(bytes)?;
     if let Some(denominator) = denominator(&decoder, side) {
         decoder.set_scale(ScalingFactor::try_new(1, denominator)?);
     } else if let Some(halved) = usual(&decoder) {
@@ -97,11 +92,11 @@ fn halved(header: &FrameHeader) -> Option<[bool; 2]> {
     (blue == red).then_some([ratio(0)?, ratio(1)?])
 }
 
-fn decoder(bytes: &[u8], max_side: u32, max_bytes: u64) -> Result<Decoder<'_>, DecodeError> {
+fn decoder(bytes: &[u8]) -> Result<Decoder<'_>, DecodeError> {
     let limits = DecodeLimits {
-        max_width: max_side as usize,
-        max_height: max_side as usize,
-        max_memory: Some(max_bytes),
+        max_width: MAX_SIDE as usize,
+        max_height: MAX_SIDE as usize,
+        max_memory: Some(MAX_ALLOC),
         ..DecodeLimits::default()
     };
     Ok(Decoder::new_with_limits(bytes, limits)?)

@@ -5,7 +5,7 @@ use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
-use super::decode::DecodeError;
+use super::error::DecodeError;
 
 /// The centre square of an image, resized to `side` x `side` with antialiasing (bilinear, as
 /// Pillow's): the short side is scaled to `side` and the long one cropped.
@@ -16,7 +16,7 @@ pub fn centre_square(image: &RgbImage, side: u32) -> Result<RgbImage, DecodeErro
 }
 
 /// The same into `target`, `[side, side, 3]`.
-pub fn centre_square_into(
+pub(super) fn centre_square_into(
     image: &RgbImage,
     side: u32,
     target: &mut [u8],
