@@ -8,14 +8,14 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use rand::Rng;
-use rand::seq::index;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tch::{Kind, Tensor};
 
+use super::init::initial_centroids;
 use super::points::{self, Points};
 use super::preprocess::l2_rows;
 use super::{
-    Assignment, ClusterError, Clusterer, Clustering, Empty, Engine, Init, KMeansOptions, Statistics,
+    Assignment, ClusterError, Clusterer, Clustering, Empty, Engine, KMeansOptions, Statistics,
 };
 use crate::cluster::one_thread::OneThread;
 use crate::random::{Purpose, stream};
@@ -145,35 +145,6 @@ pub(super) fn prepared(points: &Tensor, spherical: bool) -> Tensor {
     } else {
         points.contiguous()
     }
-}
-
-/// Initial centroids `[k, d] f32` as `options` say.
-pub(super) fn initial_centroids(
-    points: &Tensor,
-    options: &KMeansOptions,
-) -> Result<Tensor, ClusterError> {
-    let centroids = match options.init {
-        Init::Given(centroids) => centroids.to_kind(Kind::Float).to_device(points.device()),
-        Init::PlusPlus | Init::Parallel => super::linfa::spread(points, options)?,
-        Init::Random => {
-            points.index_select(0, &random_rows(points, options.clusters, options.seed))
-        }
-    };
-    Ok(if options.spherical {
-        l2_rows(&centroids)
-    } else {
-        centroids.copy()
-    })
-}
-
-/// The indices of `count` different rows of `points`, drawn at random, on its device.
-pub(super) fn random_rows(points: &Tensor, count: usize, seed: u64) -> Tensor {
-    let mut rng = stream(seed, Purpose::Clustering, 0, 0);
-    let rows: Vec<i64> = index::sample(&mut rng, points.size()[0] as usize, count)
-        .into_iter()
-        .map(|row| row as i64)
-        .collect();
-    Tensor::from_slice(&rows).to_device(points.device())
 }
 
 /// Gives every empty cluster half of another one, chosen with probability

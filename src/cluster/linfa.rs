@@ -1,5 +1,4 @@
-//! K-means by `linfa-clustering`: an independent implementation to check ours against, and the
-//! source of k-means++ initial centroids.
+//! K-means by `linfa-clustering`: an independent implementation to check ours against.
 //!
 //! linfa's is *m_k-means*: the old centroid counts as one more point of its cluster, so that no
 //! cluster loses all of its points and none is ever reassigned.
@@ -7,14 +6,13 @@
 use linfa::DatasetBase;
 use linfa::traits::{Fit, Predict};
 use linfa_clustering::{KMeans, KMeansInit};
-use ndarray::Array2;
-use rand_xoshiro::Xoshiro256PlusPlus;
 use tch::{Kind, Tensor};
 
-use super::kmeans::{initial_centroids, random_rows};
+use super::arrays::{to_array, to_tensor};
+use super::init::initial_centroids;
 use super::{
-    Assignment, ClusterError, Clusterer, Clustering, Empty, Engine, Init, KMeansOptions,
-    Statistics, sizes,
+    Assignment, ClusterError, Clusterer, Clustering, Empty, Engine, KMeansOptions, Statistics,
+    sizes,
 };
 use crate::random::{Purpose, stream};
 
@@ -24,10 +22,6 @@ pub const ENGINE: Engine = Engine {
     help: "linfa-clustering's m_k-means: a reference on the CPU, slow for many points; its tolerance is how far centroids move",
     clusterer: &LinfaKMeans,
 };
-
-/// k-means++ and k-means‖ look at no more than this many points for each cluster: their cost is n·k·d, and a
-/// sample of this size gives starts of the same quality.
-const SPREAD_SAMPLE: usize = 64;
 
 /// `linfa_clustering::KMeans` on features copied to the CPU (memory: one more copy of them).
 #[derive(Debug)]
@@ -89,49 +83,4 @@ impl Clusterer for LinfaKMeans {
             },
         })
     }
-}
-
-/// Centroids `[k, d] f32` by k-means++ or k-means‖ as `options` say, followed by one iteration (linfa
-/// offers no less), on a sample of the points.
-pub(super) fn spread(points: &Tensor, options: &KMeansOptions) -> Result<Tensor, ClusterError> {
-    let (k, seed) = (options.clusters, options.seed);
-    let method = match options.init {
-        Init::Parallel => KMeansInit::KMeansPara,
-        _ => KMeansInit::KMeansPlusPlus,
-    };
-    let n = points.size()[0] as usize;
-    let rows = random_rows(points, n.min(k.saturating_mul(SPREAD_SAMPLE)), seed);
-    let sample = points.index_select(0, &rows);
-    let rng: Xoshiro256PlusPlus = stream(seed, Purpose::Clustering, 2, 0);
-    let model = KMeans::params_with_rng(k, rng)
-        .init_method(method)
-        .n_runs(1)
-        .max_n_iterations(1)
-        // One iteration counts as converged whatever it moved.
-        .tolerance(f32::MAX)
-        .fit(&DatasetBase::from(to_array(&sample)?))
-        .map_err(|error| ClusterError::Linfa(error.to_string()))?;
-    let centroids = to_tensor(model.centroids()).to_device(points.device());
-    Ok(centroids)
-}
-
-fn to_array(matrix: &Tensor) -> Result<Array2<f32>, ClusterError> {
-    let (rows, columns) = super::matrix_size(matrix)?;
-    let flat = matrix
-        .to_device(tch::Device::Cpu)
-        .to_kind(Kind::Float)
-        .contiguous()
-        .flatten(0, -1);
-    Vec::<f32>::try_from(&flat)
-        .ok()
-        .and_then(|values| Array2::from_shape_vec((rows, columns), values).ok())
-        .ok_or_else(|| ClusterError::Shape {
-            expected: "a matrix [n, d]".into(),
-            got: matrix.size(),
-        })
-}
-
-fn to_tensor(matrix: &Array2<f32>) -> Tensor {
-    let flat: Vec<f32> = matrix.iter().copied().collect();
-    Tensor::from_slice(&flat).reshape([matrix.nrows() as i64, matrix.ncols() as i64])
 }

@@ -3,7 +3,8 @@
 //! - [`preprocess`]: PCA, whitening, L2 (what DeepCluster does to features before k-means)
 //! - [`kmeans`]: Lloyd's algorithm with empty-cluster reassignment
 //! - [`nearest`]: its exact search for the nearest centroids on a CPU, on the products of [`kernel`]
-//! - [`linfa`]: the same through `linfa-clustering`, as a reference and for k-means++
+//! - [`linfa`]: the same through `linfa-clustering`, as a reference
+//! - [`init`]: where the centroids of either start
 //! - [`sinkhorn`]: equal-sized labels as an optimal-transport problem (SeLa's label step)
 //! - [`pic`]: power iteration on the graph of nearest [`neighbours`]
 //! - [`transport`]: optimal transport by itself, exact for small problems
@@ -14,8 +15,11 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::random::{self, Purpose};
+pub use init::Init;
 
+mod arrays;
 pub mod assigner;
+mod init;
 pub mod kernel;
 pub mod kmeans;
 pub mod linfa;
@@ -96,20 +100,6 @@ pub struct Clustering {
     /// Points in each of the `k` clusters.
     pub sizes: Vec<usize>,
     pub statistics: Statistics,
-}
-
-/// Where the centroids start.
-#[derive(Debug, Clone, Copy, Default)]
-pub enum Init<'a> {
-    /// Distinct points, drawn at random (DeepCluster's choice).
-    #[default]
-    Random,
-    /// k-means++ (Arthur and Vassilvitskii, SODA 2007), by linfa.
-    PlusPlus,
-    /// k-means‖ (Bahmani et al., VLDB 2012), by linfa.
-    Parallel,
-    /// These: `[k, d] f32`.
-    Given(&'a Tensor),
 }
 
 /// What becomes of a cluster that no point chose.
@@ -298,7 +288,7 @@ fn fit(
     if n <= most {
         return engine.clusterer.fit(points, options);
     }
-    let rows = kmeans::random_rows(points, most, options.seed);
+    let rows = init::random_rows(points, most, options.seed);
     let sample = points.index_select(0, &rows);
     let weights = options
         .weights
