@@ -17,8 +17,8 @@
 //! Modules, each of which uses only those below it:
 //! - [`cli`], [`commands`]: what was typed, and what each command does
 //! - [`train`] the loop, [`run_dir`] what it leaves on disk, [`labels`] label formats, [`report`] the
-//!   page for people, [`eval`] how good it is, [`trained`] a run put together again, [`ui`] what the
-//!   terminal sees
+//!   page for people, [`eval`] how good it is, [`matrix`] matrices in files, [`trained`] a run put
+//!   together again, [`ui`] what the terminal sees
 //! - [`method`]: DeepCluster, SeLa, rotation, context, ... behind one trait
 //! - [`model`] networks, [`data`] images, [`cluster`] clustering
 //! - [`tensors`], [`picture`], [`config`], [`device`], [`random`], [`monitor`], [`profile`], [`record`], [`error`]
@@ -34,6 +34,7 @@ pub mod device;
 pub mod error;
 pub mod eval;
 pub mod labels;
+pub mod matrix;
 pub mod method;
 pub mod model;
 pub mod monitor;

@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["cluster", "data", "model"],
     &["method"],
     &[
-        "eval", "labels", "report", "run_dir", "train", "trained", "ui",
+        "eval", "labels", "matrix", "report", "run_dir", "train", "trained", "ui",
     ],
     &["cli", "commands"],
 ];
@@ -138,6 +138,7 @@ fn siblings_that_must_not_know_each_other_do_not() {
         ("data", &["model", "cluster"]),
         ("model", &["data", "cluster"]),
         ("labels", &["train", "run_dir", "ui"]),
+        ("matrix", &["train", "run_dir", "ui"]),
         ("report", &["train", "run_dir", "ui", "labels", "method"]),
     ];
     for (path, text) in sources() {

@@ -6,13 +6,14 @@ use anyhow::Result;
 
 use super::inputs::{find_images, report_skipped};
 use super::output::Output;
-use super::{ExitStatus, machine, matrix};
+use super::{ExitStatus, machine};
 use crate::cli;
 use crate::cluster::assigner::FeatureKind;
 use crate::config::PlainView;
 use crate::data::source::{ImageFile, ImageSet, Skipped};
 use crate::device::precision;
 use crate::error::usage;
+use crate::matrix;
 use crate::model;
 use crate::model::network::Network;
 use crate::monitor::Monitor;

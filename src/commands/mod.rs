@@ -8,7 +8,6 @@ mod eval;
 mod features;
 mod inputs;
 mod inspect;
-mod matrix;
 mod methods;
 mod output;
 mod preview;

@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tch::Kind;
 
-use super::{ExitStatus, matrix, mended_by_options};
+use super::{ExitStatus, mended_by_options};
 use crate::cli;
 use crate::cluster::transport::{Method, transport};
 use crate::error::usage;
+use crate::matrix;
 
 /// What is printed.
 #[derive(Debug, Serialize)]

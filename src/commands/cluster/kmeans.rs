@@ -10,8 +10,9 @@ use super::{Output, RowLabel, Stats};
 use crate::cli;
 use crate::cluster::preprocess::l2_rows;
 use crate::cluster::{self, ENGINES, Init, KMeansOptions};
-use crate::commands::{matrix, mended_by_options};
+use crate::commands::mended_by_options;
 use crate::error::usage;
+use crate::matrix;
 use crate::monitor::Monitor;
 use crate::ui::Ui;
 

@@ -12,12 +12,13 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::output::Output;
-use super::{ExitStatus, machine, matrix};
+use super::{ExitStatus, machine};
 use crate::cli::{self, ClusterMethod, EmptyArg};
 use crate::cluster::Assignment;
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::device::holds;
 use crate::error::usage;
+use crate::matrix;
 use crate::monitor::Monitor;
 use crate::ui::Ui;
 
