@@ -2,7 +2,8 @@
 
 use ssl_cluster::cluster::sinkhorn::{SinkhornOptions, Solver, plan, solve};
 
-use super::sinkhorn::{agreement, assert_all_close, authors, check, log_softmax, sums};
+use super::sinkhorn::reference::{agreement, authors};
+use super::sinkhorn::{assert_all_close, check, log_softmax, sums};
 
 fn newton(lambda: f64) -> SinkhornOptions {
     SinkhornOptions {
