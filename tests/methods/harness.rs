@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ssl_cluster::config::defaults::{Facts, complete};
 use ssl_cluster::config::{CacheChoice, Config, Inputs, RunInfo, Settings};
@@ -71,7 +72,14 @@ pub fn dataset(folder: &Path, config: &Config) -> Dataset {
     Dataset::load(set, config.data.store, &cache, None, &Silent).unwrap()
 }
 
-pub fn network(config: &Config) -> Network {
+/// Until it is dropped, no other test of this process draws: libtorch has one generator for all threads,
+/// and a test that drew between another's seed and its weights would change them.
+fn generator() -> MutexGuard<'static, ()> {
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    GENERATOR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn network(config: &Config) -> Network {
     tch::set_num_threads(1);
     tch::manual_seed(7);
     let entry = BACKBONES
@@ -83,7 +91,7 @@ pub fn network(config: &Config) -> Network {
         .seeing_grey(config.data.grey)
 }
 
-pub fn method(entry: &MethodEntry, config: &Config, network: &Network) -> Box<dyn Method> {
+fn method(entry: &MethodEntry, config: &Config, network: &Network) -> Box<dyn Method> {
     tch::manual_seed(8);
     (entry.build)(&Build {
         config,
@@ -123,6 +131,7 @@ pub fn run(
     place: &Path,
     looks: Option<usize>,
 ) -> Outcome {
+    let _alone = generator();
     let network = network(config);
     let method = method(entry, config, &network);
     let (profile, prefetched) = (Profile::off(), PrefetchedFeatures::default());
@@ -162,6 +171,7 @@ pub struct Look<'a> {
 
 impl<'a> Look<'a> {
     pub fn new(entry: &MethodEntry, config: &'a Config, data: &'a Dataset) -> Self {
+        let _alone = generator();
         let network = network(config);
         let mut method = method(entry, config, &network);
         let (profile, prefetched) = (Profile::off(), PrefetchedFeatures::default());
@@ -184,6 +194,7 @@ impl<'a> Look<'a> {
         images: &[u32],
         work: impl FnOnce(&mut dyn Method, &Context, &Batch) -> T,
     ) -> T {
+        let _alone = generator();
         let (profile, prefetched) = (Profile::off(), PrefetchedFeatures::default());
         let context = context(self.config, self.data, &self.network, &profile, &prefetched);
         let pixels = PixelBatch::new(&self.data.pixels, images, Device::Cpu).unwrap();
