@@ -101,3 +101,39 @@ impl Checkpoint {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::Rng;
+    use tch::{Kind, Tensor};
+
+    use super::{Checkpoint, Place};
+    use crate::random::{Purpose, stream};
+
+    #[test]
+    fn numbers_come_back_to_the_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.safetensors");
+        let mut random = stream(0, Purpose::Step, 0, 0);
+        let numbers: Vec<f64> = (0..10_000)
+            .map(|_| f64::from_bits(random.r#gen()))
+            .filter(|number| number.is_finite())
+            .collect();
+        let mut place = Place::default();
+        place.method.insert("kept".into(), numbers.clone().into());
+        let mut saved = Checkpoint::new(place);
+        saved.add("bank", [("a".to_string(), Tensor::from_slice(&numbers))]);
+        saved.add("banks", [("a".to_string(), Tensor::from_slice(&[1_i64]))]);
+        saved
+            .write(&mut std::fs::File::create(&path).unwrap())
+            .unwrap();
+        let mut read = Checkpoint::read(&path).unwrap();
+        assert_eq!(read.place, saved.place);
+        let bank = read.take("bank");
+        assert_eq!(bank.keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(bank["a"].kind(), Kind::Double);
+        assert_eq!(Vec::<f64>::try_from(&bank["a"]).unwrap(), numbers);
+        assert!(read.take("bank").is_empty());
+        assert_eq!(read.take("banks").len(), 1);
+    }
+}
