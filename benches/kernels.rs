@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use ssl_cluster::cluster::kernel::Path;
+use ssl_cluster::cluster::kernel::Isa;
 use ssl_cluster::cluster::nearest::Search;
 use ssl_cluster::cluster::sinkhorn::{self, SinkhornOptions, Solver};
 
@@ -22,18 +22,18 @@ fn nearest(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("nearest centroids, 10,000 x 256, k = 1000");
     group.throughput(Throughput::Elements((n * d * k) as u64));
     group.sample_size(10);
-    for path in Path::available() {
-        group.bench_function(format!("all, {}", path.name()), |bencher| {
+    for isa in Isa::available() {
+        group.bench_function(format!("all, {}", isa.name()), |bencher| {
             bencher.iter_batched(
-                || Search::new(path, &points, d, k),
+                || Search::new(isa, &points, d, k),
                 |mut search| black_box(search.assign(centroids)),
                 BatchSize::LargeInput,
             );
         });
-        group.bench_function(format!("after a small step, {}", path.name()), |bencher| {
+        group.bench_function(format!("after a small step, {}", isa.name()), |bencher| {
             bencher.iter_batched(
                 || {
-                    let mut search = Search::new(path, &points, d, k);
+                    let mut search = Search::new(isa, &points, d, k);
                     search.assign(centroids);
                     search
                 },

@@ -47,8 +47,8 @@ fn main() {
         .permute([0, 3, 1, 2]);
     let seconds = match work.as_str() {
         "extract" => {
-            let frozen = network.frozen();
-            timed(device, || drop(frozen.hidden(&images)))
+            let inference = network.for_inference();
+            timed(device, || drop(inference.hidden(&images)))
         }
         "train" => {
             let head_store = nn::VarStore::new(device);

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Modules, each of which uses only those below it:
-//! - [`cli`], [`commands`]: what was typed, and what each command does
+//! - [`commands`]: what can be typed, and what each command does
 //! - [`train`] the loop, [`run_dir`] what it leaves on disk, [`labels`] label formats, [`report`] the
 //!   page for people, [`eval`] how good it is, [`matrix`] matrices in files, [`trained`] a run put
 //!   together again, [`ui`] what the terminal sees
@@ -25,7 +25,6 @@
 
 #![deny(unsafe_code)]
 
-pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod config;

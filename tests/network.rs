@@ -56,7 +56,7 @@ fn a_frozen_network_answers_as_the_one_that_it_came_from() {
         let network = network(entry, Precision::F32);
         let images = images(entry, 3);
         let prepared = network.prepare(&images);
-        let frozen = network.frozen();
+        let inference = network.for_inference();
         let (hidden, activation) = tch::no_grad(|| {
             (
                 network.hidden(&prepared, false),
@@ -64,9 +64,9 @@ fn a_frozen_network_answers_as_the_one_that_it_came_from() {
             )
         });
         assert_eq!(hidden.size(), [3, network.dim()]);
-        let off = distance(&frozen.hidden(&images), &hidden);
+        let off = distance(&inference.hidden(&images), &hidden);
         assert!(off < 1e-4, "{}: {off}", entry.name);
-        let off = distance(&frozen.activation(&images), &activation);
+        let off = distance(&inference.activation(&images), &activation);
         assert!(off < 1e-4, "{}: {off}", entry.name);
     }
 }
@@ -76,23 +76,27 @@ fn a_frozen_network_does_not_follow_when_the_other_learns() {
     let entry = ssl_cluster::model::find("conv4").unwrap();
     let network = network(entry, Precision::F32);
     let images = images(entry, 2);
-    let frozen = network.frozen();
-    let before = frozen.hidden(&images);
+    let inference = network.for_inference();
+    let before = inference.hidden(&images);
     tch::no_grad(|| {
         for mut variable in network.store.trainable_variables() {
             variable *= 2.0;
         }
     });
-    assert_eq!(frozen.hidden(&images), before);
-    assert!(distance(&network.frozen().hidden(&images), &before) > 0.1);
+    assert_eq!(inference.hidden(&images), before);
+    assert!(distance(&network.for_inference().hidden(&images), &before) > 0.1);
 }
 
 #[test]
 fn bf16_answers_as_f32_but_for_its_rounding_and_gives_f32_features() {
     for entry in BACKBONES {
         let images = images(entry, 3);
-        let exact = network(entry, Precision::F32).frozen().hidden(&images);
-        let rounded = network(entry, Precision::Bf16).frozen().hidden(&images);
+        let exact = network(entry, Precision::F32)
+            .for_inference()
+            .hidden(&images);
+        let rounded = network(entry, Precision::Bf16)
+            .for_inference()
+            .hidden(&images);
         assert_eq!(rounded.kind(), Kind::Float);
         let off = distance(&rounded, &exact);
         // One rounding is 2⁻⁹; it adds up over the layers.

@@ -1,20 +1,54 @@
 //! `assign`: labels for images, by a trained run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
+use clap::Args;
 
+use super::ExitStatus;
 use super::inputs::{find_images, place, report_skipped};
+use super::options::{Machine, Numbers, listed, machine};
 use super::output::Output;
-use super::{ExitStatus, machine};
-use crate::cli;
 use crate::error::usage;
 use crate::labels::{self, FORMATS, Format};
 use crate::train::output::label_record;
 use crate::trained::{Extractor, assigner, none_readable, open_in};
 use crate::ui::Ui;
 
-pub fn run(args: cli::Assign, ui: &Ui) -> Result<ExitStatus> {
+/// Label images with a trained run.
+#[derive(Debug, Args)]
+#[command(after_help = ASSIGN_EXAMPLES)]
+pub struct AssignArgs {
+    /// The run that gives the labels
+    pub run: PathBuf,
+    /// Directories, images, .tar shards, lists of paths, or `-` for a list on stdin
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    /// Write to a file instead of stdout; a .csv, .json or .jsonl name chooses the format
+    #[arg(long, short)]
+    pub out: Option<PathBuf>,
+    #[arg(long, help = formats())]
+    pub format: Option<String>,
+    /// Use the backbone weights of this file instead of the run's
+    #[arg(long, value_name = "WEIGHTS")]
+    pub init: Option<PathBuf>,
+    /// Fail with exit code 3 where images cannot be read
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+    #[command(flatten)]
+    pub numbers: Numbers,
+}
+
+const ASSIGN_EXAMPLES: &str = "\
+Examples:
+  ssl-cluster assign runs/photos new/ > labels.jsonl
+  ssl-cluster assign runs/photos new/ | jq -r 'select(.label==17).path'
+  find . -name '*.jpg' | ssl-cluster assign runs/photos - --format csv > labels.csv
+  ssl-cluster assign runs/photos one.jpg";
+
+pub fn run(args: AssignArgs, ui: &Ui) -> Result<ExitStatus> {
     let format = choose_format(args.format.as_deref(), args.out.as_deref())?;
     let device = machine(&args.machine)?;
     let (run, config) = open_in(&args.run, args.numbers.precision)?;
@@ -77,4 +111,11 @@ fn choose_format(name: Option<&str>, out: Option<&Path>) -> Result<&'static Form
         .and_then(Path::extension)
         .and_then(|extension| extension.to_str());
     Ok(extension.and_then(labels::format).unwrap_or(FORMATS[0]))
+}
+
+fn formats() -> String {
+    listed(
+        "Format, the first by default",
+        FORMATS.iter().map(|format| format.name),
+    )
 }

@@ -4,13 +4,26 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
 
 use super::ExitStatus;
-use crate::cli::{CacheAction, CacheArgs};
 use crate::data::cache::store;
 
 /// An unfinished file that nobody has written to for so long is left over from a run that was killed.
 const ABANDONED: Duration = Duration::from_secs(600);
+
+/// Decoded images on disk.
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    #[command(subcommand)]
+    pub action: Option<CacheAction>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum CacheAction {
+    /// Remove them; runs decode anew
+    Clear,
+}
 
 pub fn run(args: CacheArgs) -> Result<ExitStatus> {
     let directory = store::directory()

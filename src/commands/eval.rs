@@ -5,12 +5,13 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use clap::Args;
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
+use super::ExitStatus;
 use super::inputs::{find_images, images_of_run, place_of_run, report_skipped};
-use super::{ExitStatus, machine};
-use crate::cli;
+use super::options::{Machine, Numbers, machine};
 use crate::cluster::assigner::FeatureKind;
 use crate::cluster::metrics::{ari, balance, matched_accuracy, nmi, purity};
 use crate::cluster::preprocess::Pca;
@@ -28,7 +29,40 @@ use crate::run_dir::RunDir;
 use crate::trained::{Extractor, assigner, find_method, initial, method_of_run, open_in};
 use crate::ui::Ui;
 
-pub fn run(args: cli::Eval, ui: &Ui) -> Result<ExitStatus> {
+/// Measure features and labels.
+#[derive(Debug, Args)]
+#[command(after_help = EVAL_EXAMPLES)]
+pub struct EvalArgs {
+    /// The run to measure
+    pub run: PathBuf,
+    /// Images in class folders
+    pub input: PathBuf,
+    /// Images in class folders whose features vote [default: those of the training]
+    #[arg(long, value_name = "DIR")]
+    pub train: Option<PathBuf>,
+    /// Neighbours that vote
+    #[arg(long, default_value_t = 20)]
+    pub neighbours: usize,
+    /// A vote weighs exp(similarity / temperature)
+    #[arg(long, default_value_t = 0.07)]
+    pub temperature: f64,
+    /// Also measure the features of the same network before training
+    #[arg(long)]
+    pub untrained: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+    #[command(flatten)]
+    pub numbers: Numbers,
+}
+
+const EVAL_EXAMPLES: &str = "\
+Examples:
+  ssl-cluster eval runs/photos test/ --train photos/
+  ssl-cluster eval runs/photos test/ --untrained | jq '.knn_accuracy - .knn_untrained'
+
+A table on a terminal, JSON in a pipe.";
+
+pub fn run(args: EvalArgs, ui: &Ui) -> Result<ExitStatus> {
     if args.neighbours == 0 || !(args.temperature > 0.0 && args.temperature.is_finite()) {
         return Err(usage(
             "--neighbours must be at least 1 and --temperature positive",

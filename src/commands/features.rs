@@ -1,13 +1,14 @@
 //! `features`: the hidden features of images, as a matrix for other tools.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use clap::Args;
 
+use super::ExitStatus;
 use super::inputs::{find_images, report_skipped};
+use super::options::{Machine, Numbers, machine};
 use super::output::Output;
-use super::{ExitStatus, machine};
-use crate::cli;
 use crate::cluster::assigner::FeatureKind;
 use crate::config::PlainView;
 use crate::data::source::{ImageFile, ImageSet, Skipped};
@@ -20,7 +21,41 @@ use crate::monitor::Monitor;
 use crate::trained::{Extractor, open_in, unknown_arch};
 use crate::ui::Ui;
 
-pub fn run(args: cli::Features, ui: &Ui) -> Result<ExitStatus> {
+/// Extract features of images.
+#[derive(Debug, Args)]
+#[command(after_help = FEATURES_EXAMPLES)]
+pub struct FeaturesArgs {
+    /// A run and inputs (as for assign); with --arch only inputs
+    #[arg(required = true, num_args = 1.., value_names = ["RUN", "INPUT"])]
+    pub places: Vec<PathBuf>,
+    /// Where to write the features [n, d] f32; paths go to the same name with .paths.txt
+    #[arg(long, short)]
+    pub out: PathBuf,
+    /// Backbone, in place of a run
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// Its weights (.safetensors)
+    #[arg(long, value_name = "WEIGHTS", requires = "arch")]
+    pub init: Option<PathBuf>,
+    /// Side of the network's input in pixels, with --arch [default: what the backbone was made for]
+    #[arg(long, requires = "arch")]
+    pub size: Option<usize>,
+    /// Fail with exit code 3 where images cannot be read
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+    #[command(flatten)]
+    pub numbers: Numbers,
+}
+
+const FEATURES_EXAMPLES: &str = "\
+Examples:
+  ssl-cluster features runs/photos new/ -o new.npy
+  ssl-cluster features --arch resnet50 --init resnet50.safetensors photos/ -o photos.npy
+  ssl-cluster cluster photos.npy --clusters 100 --pca 256 --whiten --l2";
+
+pub fn run(args: FeaturesArgs, ui: &Ui) -> Result<ExitStatus> {
     let device = machine(&args.machine)?;
     let (extractor, inputs) = match (&args.arch, &args.places[..]) {
         (None, [run, inputs @ ..]) if !inputs.is_empty() => {
@@ -74,7 +109,7 @@ fn leave_out_broken_lines(set: &mut ImageSet) {
 }
 
 /// A backbone with weights from a file, at torchvision's sizes (resize 256, centre 224).
-fn pretrained(arch: &str, args: &cli::Features, device: tch::Device, ui: &Ui) -> Result<Extractor> {
+fn pretrained(arch: &str, args: &FeaturesArgs, device: tch::Device, ui: &Ui) -> Result<Extractor> {
     let entry = model::find(arch).ok_or_else(|| unknown_arch(arch))?;
     tch::manual_seed(0);
     let size = args.size.unwrap_or(entry.usual_size);

@@ -1,14 +1,18 @@
 //! `inspect`: what `train` would see, and how fast it comes in.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use clap::Args;
 use serde::Serialize;
 
+use super::ExitStatus;
 use super::inputs::{facts, find_images, load, report_skipped, run_info, typed_inputs};
-use super::{ExitStatus, machine};
-use crate::cli;
+use super::named::named;
+use super::options::{Machine, at_least_one, machine};
+use crate::config::CacheChoice;
 use crate::config::defaults::complete;
 use crate::config::{Config, DataSettings, Settings};
 use crate::data::Dataset;
@@ -62,7 +66,46 @@ struct Epoch {
     seconds: f64,
 }
 
-pub fn run(args: cli::Inspect, ui: &Ui) -> Result<ExitStatus> {
+/// See what train would see, before a night is spent on it.
+#[derive(Debug, Args)]
+#[command(after_help = INSPECT_EXAMPLES)]
+pub struct InspectArgs {
+    /// Directories, images, .tar shards, lists of paths, or `-` for a list on stdin
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    /// Side of the network's input in pixels [default: train's]
+    #[arg(long, value_parser = at_least_one)]
+    pub size: Option<usize>,
+    /// Passes of the loader, without a network, whose speed is measured; the first one decodes
+    #[arg(long, default_value_t = 1)]
+    pub epochs: usize,
+    /// Make random views, as training does
+    #[arg(long)]
+    pub augment: bool,
+    /// Strength of random brightness, contrast, saturation and hue, 0 to 1
+    #[arg(long, requires = "augment")]
+    pub jitter: Option<f64>,
+    /// Where decoded images are kept: auto, ram, disk, off
+    #[arg(long, value_parser = named::<CacheChoice>())]
+    pub cache: Option<CacheChoice>,
+    /// JSON on a terminal too
+    #[arg(long)]
+    pub json: bool,
+    /// Fail with exit code 3 where images cannot be read
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  ssl-cluster inspect photos/
+  ssl-cluster inspect photos/ --json | jq -r '.unreadable[].path'
+  ssl-cluster inspect photos/ --json | jq -r '.duplicates[][1:][]'      all copies but the first
+  ssl-cluster inspect shards/ --size 224 --epochs 3 --augment           how fast images come in";
+
+pub fn run(args: InspectArgs, ui: &Ui) -> Result<ExitStatus> {
     let device = machine(&args.machine)?;
     let set = find_images(&args.inputs)?;
     let others = set.others;
@@ -153,7 +196,7 @@ fn serve(
             return Err(Interrupted.into());
         }
         let batch = batch.context("the images changed while they were read")?;
-        let squares = batch.squares.on(device);
+        let squares = batch.images.on(device);
         drop(tch::no_grad(|| match augment {
             true => augmentation.apply(&squares, &batch.indices, key),
             false => centre(&squares, config.data.size as i64),

@@ -1,19 +1,22 @@
-//! One file for each command, and how a run of the program ends.
+//! One file for each command, with what can be typed for it, and how a run of the program ends.
 
 mod assign;
 mod cache;
+mod cli;
 mod cluster;
+mod completions;
 mod doctor;
 mod eval;
 mod features;
 mod inputs;
 mod inspect;
 mod methods;
+mod named;
+mod options;
 mod output;
 mod preview;
 mod report;
 mod train;
-mod train_options;
 mod transport;
 
 use std::ffi::OsString;
@@ -24,14 +27,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 
-use crate::cli::{Cli, Command, Machine};
 use crate::cluster::ClusterError;
 use crate::device;
 use crate::error::{Error, usage};
 use crate::monitor::Interrupted;
 use crate::ui::Ui;
+pub use cli::{Cli, Command};
 
 /// How the program ends, by exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,12 +90,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitStatus> {
         Command::Preview(args) => preview::run(args, ui),
         Command::Methods => methods::run(),
         Command::Doctor(args) => doctor::run(&args),
-        Command::Completions(args) => {
-            let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "ssl-cluster", &mut script);
-            std::io::stdout().write_all(&script)?;
-            Ok(ExitStatus::Done)
-        }
+        Command::Completions(args) => completions::run(&args),
     }
 }
 
@@ -164,11 +162,4 @@ fn mended_by_options(error: ClusterError) -> anyhow::Error {
         }
         other => other.into(),
     }
-}
-
-/// Sets the threads and gives the device.
-fn machine(machine: &Machine) -> Result<tch::Device> {
-    let device = device::select(machine.device.unwrap_or_default())?;
-    device::set_threads(machine.threads);
-    Ok(device)
 }

@@ -1,12 +1,15 @@
 //! `preview`: what a method sees of images and what it predicts, as one picture.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
+use clap::Args;
 use tch::Device;
 
+use super::ExitStatus;
 use super::inputs::{facts, find_images, load, run_info, typed_inputs};
+use super::options::{Machine, at_least_one, machine};
 use super::output::Output;
-use super::{ExitStatus, machine};
-use crate::cli;
 use crate::config::defaults::complete;
 use crate::config::{Config, Settings};
 use crate::data::loader::PixelBatch;
@@ -21,7 +24,39 @@ use crate::run_dir::RunDir;
 use crate::trained::{build, build_method, find_method, method_of_run, open};
 use crate::ui::Ui;
 
-pub fn run(args: cli::Preview, ui: &Ui) -> Result<ExitStatus> {
+/// Draw what a method sees and predicts.
+#[derive(Debug, Args)]
+#[command(after_help = PREVIEW_EXAMPLES)]
+pub struct PreviewArgs {
+    /// A run, or a directory of images to see a method untrained
+    #[arg(value_name = "RUN|DIR")]
+    pub place: PathBuf,
+    /// The method, for a directory
+    #[arg(long, short)]
+    pub method: Option<String>,
+    /// Images for a run [default: those that it was trained on]
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// Where to write the picture (.png)
+    #[arg(long, short)]
+    pub out: PathBuf,
+    /// Images that are shown
+    #[arg(long, default_value_t = 8, value_parser = at_least_one)]
+    pub count: usize,
+    /// An option of the method, for a directory
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+const PREVIEW_EXAMPLES: &str = "\
+Examples:
+  ssl-cluster preview photos/ --method context -o patches.png        before a night is spent on it
+  ssl-cluster preview runs/photos -o seen.png                        what it has learned
+  ssl-cluster preview runs/photos --images new/ --count 20 -o new.png";
+
+pub fn run(args: PreviewArgs, ui: &Ui) -> Result<ExitStatus> {
     if args.out.extension().is_none_or(|ending| ending != "png") {
         return Err(usage(format!(
             "preview writes PNG: name the file '{}'",
@@ -63,7 +98,7 @@ pub fn run(args: cli::Preview, ui: &Ui) -> Result<ExitStatus> {
 }
 
 /// The options with which a training would begin.
-fn untrained(args: &cli::Preview, set: &ImageSet, device: Device) -> Result<Config> {
+fn untrained(args: &PreviewArgs, set: &ImageSet, device: Device) -> Result<Config> {
     let name = args.method.as_deref().ok_or_else(|| {
         usage(format!(
             "'{}' is no run: name a --method to see it untrained",
@@ -73,7 +108,7 @@ fn untrained(args: &cli::Preview, set: &ImageSet, device: Device) -> Result<Conf
     let entry = find_method(name)?;
     let facts = facts(set, device, crate::device::cores());
     let typed = Settings {
-        method: super::train_options::settings_of_pairs(&args.set)?,
+        method: super::train::settings_of_pairs(&args.set)?,
         ..Settings::default()
     };
     let info = run_info(typed_inputs(std::slice::from_ref(&args.place))?, set);
@@ -98,7 +133,7 @@ fn some(mut set: ImageSet, count: usize) -> ImageSet {
 }
 
 fn panels(
-    args: &cli::Preview,
+    args: &PreviewArgs,
     config: &Config,
     set: ImageSet,
     network: &Network,

@@ -1,13 +1,14 @@
 //! `transport`: what goes from where to where at the least cost.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use clap::Args;
 use serde::Serialize;
 use tch::Kind;
 
 use super::{ExitStatus, mended_by_options};
-use crate::cli;
 use crate::cluster::transport::{Method, transport};
 use crate::error::usage;
 use crate::matrix;
@@ -23,7 +24,36 @@ struct Answer<'a> {
     plan: Vec<&'a [f64]>,
 }
 
-pub fn run(args: cli::Transport) -> Result<ExitStatus> {
+/// Optimal transport: what goes from where to where at the least cost.
+#[derive(Debug, Args)]
+#[command(after_help = TRANSPORT_EXAMPLES)]
+pub struct TransportArgs {
+    /// Costs, a row for each supplier and a column for each consumer (.csv, .npy, .jsonl; `-`: stdin)
+    pub costs: PathBuf,
+    /// What each supplier has, separated by commas [default: equal shares of 1]
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    pub supply: Option<Vec<f64>>,
+    /// What each consumer wants, separated by commas [default: equal shares of 1]
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    pub demand: Option<Vec<f64>>,
+    /// Spread the plan by entropy: smaller values spread more
+    #[arg(long)]
+    pub lambda: Option<f64>,
+    /// Solve exactly even where there are more than 10,000 entries
+    #[arg(long, conflicts_with = "lambda")]
+    pub exact: bool,
+}
+
+const TRANSPORT_EXAMPLES: &str = "\
+Two warehouses hold 25 laptops each, two shops want 25 each; a laptop costs 1 from the first
+warehouse to the first shop and 3 to the second, 2 and 1 from the second warehouse:
+  printf '1,3\\n2,1\\n' | ssl-cluster transport - --supply 25,25 --demand 25,25
+  {\"cost\":50.0,\"exact\":true,\"plan\":[[25.0,0.0],[0.0,25.0]]}
+
+With entropy, some laptops go the longer way:
+  printf '1,3\\n2,1\\n' | ssl-cluster transport - --supply 25,25 --demand 25,25 --lambda 1";
+
+pub fn run(args: TransportArgs) -> Result<ExitStatus> {
     let costs = matrix::read_as(&args.costs, Kind::Double)?;
     let (rows, columns) = (costs.size()[0] as usize, costs.size()[1] as usize);
     let costs: Vec<f64> = Vec::try_from(&costs.contiguous().view(-1))?;

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use tch::Device;
 
 use super::cache::Pixels;
-use super::squares::Squares;
+use super::image_batch::ImageBatch;
 
 /// Batches that wait ready.
 const PREFETCH: usize = 2;
@@ -16,7 +16,7 @@ const PREFETCH: usize = 2;
 #[derive(Debug)]
 pub struct PixelBatch {
     /// On the CPU, or on the device that they are bound for.
-    pub squares: Squares,
+    pub images: ImageBatch,
     /// Which images of the data set they are.
     pub indices: Vec<u32>,
 }
@@ -27,16 +27,16 @@ impl PixelBatch {
     /// # Errors
     /// A file that cannot be read any more.
     pub fn new(pixels: &Arc<Pixels>, rows: &[u32], device: Device) -> io::Result<Self> {
-        let squares = if device == Device::Cpu && pixels.is_in_memory() {
-            Squares::Kept {
+        let images = if device == Device::Cpu && pixels.is_in_memory() {
+            ImageBatch::Kept {
                 pixels: Arc::clone(pixels),
-                rows: rows.to_vec(),
+                indices: rows.to_vec(),
             }
-        } else if let Some(squares) = pixels.resident(rows, device) {
-            Squares::Copied(squares)
+        } else if let Some(resident) = pixels.resident(rows, device) {
+            ImageBatch::Copied(resident)
         } else {
             let copy = pixels.gather(rows)?;
-            Squares::Copied(match device {
+            ImageBatch::Copied(match device {
                 // Only from pinned memory can a CUDA device fetch while the program goes on. (The public
                 // `pin_memory` of libtorch warns of the argument that tch gives it, each time.)
                 Device::Cuda(_) => copy.internal_pin_memory(device),
@@ -44,7 +44,7 @@ impl PixelBatch {
             })
         };
         Ok(Self {
-            squares,
+            images,
             indices: rows.to_vec(),
         })
     }

@@ -5,10 +5,10 @@
 pub mod augment;
 pub mod cache;
 pub mod decode;
+pub mod image_batch;
 pub mod loader;
 pub mod sampler;
 pub mod source;
-pub mod squares;
 pub mod survey;
 
 use std::path::PathBuf;

@@ -10,8 +10,8 @@ use crate::cluster::assigner::FeatureKind;
 use crate::config::{Config, DataConfig};
 use crate::data::Dataset;
 use crate::data::augment::{self, Augmentation, Recipe, ViewKey};
+use crate::data::image_batch::ImageBatch;
 use crate::data::loader::{PixelBatch, batches, equal_lengths};
-use crate::data::squares::Squares;
 use crate::device::{send, within_memory};
 use crate::model::network::Network;
 use crate::monitor::{Interrupted, Monitor, Phase};
@@ -53,7 +53,7 @@ pub struct Context<'a> {
 /// Some images on the device.
 #[derive(Debug)]
 pub struct Batch {
-    pub squares: Squares,
+    pub images: ImageBatch,
     /// Which images of the data set they are.
     pub indices: Vec<u32>,
     /// `indices` as `[b] i64` on the device.
@@ -65,7 +65,7 @@ impl Batch {
     pub fn new(batch: PixelBatch, network: &Network) -> Self {
         let index: Vec<i64> = batch.indices.iter().map(|&row| i64::from(row)).collect();
         Self {
-            squares: batch.squares.on(network.device()),
+            images: batch.images.on(network.device()),
             index: send(&index, network.device()),
             indices: batch.indices,
         }
@@ -74,14 +74,14 @@ impl Batch {
     /// Random views `[b, 3, size, size] f32` in 0..1.
     pub(super) fn augmented(&self, config: &Config, profile: &Profile, key: ViewKey) -> Tensor {
         let augmentation = Augmentation::of(&config.data);
-        let apply = || augmentation.apply(&self.squares, &self.indices, key);
+        let apply = || augmentation.apply(&self.images, &self.indices, key);
         profile.time(Part::Augment, || tch::no_grad(apply))
     }
 
     /// The unchanged images `[b, 3, size, size] f32` in 0..1, as features are taken of them.
     pub(super) fn plain(&self, config: &Config, profile: &Profile) -> Tensor {
         let DataConfig { size, plain, .. } = config.data;
-        let make = || augment::plain(&self.squares, size as i64, plain);
+        let make = || augment::plain(&self.images, size as i64, plain);
         profile.time(Part::Augment, || tch::no_grad(make))
     }
 
@@ -93,7 +93,7 @@ impl Batch {
             let (start, end) = (at * n / count, (at + 1) * n / count);
             let length = end - start;
             Self {
-                squares: self.squares.narrow(start, length),
+                images: self.images.narrow(start, length),
                 indices: self.indices[start..end].to_vec(),
                 index: self.index.narrow(0, start as i64, length as i64),
             }
@@ -145,7 +145,7 @@ impl Context<'_> {
     /// Views by recipes of the method's own: m for each image, those of an image one after the other;
     /// `[b · m, 3, size, size] f32` in 0..1.
     pub fn render(&self, batch: &Batch, recipes: &[Recipe], size: usize) -> Tensor {
-        let make = || augment::cook(&batch.squares, recipes, size as i64).contiguous();
+        let make = || augment::cook(&batch.images, recipes, size as i64).contiguous();
         self.profile.time(Part::Augment, || tch::no_grad(make))
     }
 

@@ -228,7 +228,7 @@ impl ContextPrediction {
 
     /// Patches of all images of a batch. The view number tells those for training from others.
     fn patches(&self, context: &Context, batch: &Batch, view: u64) -> Patches {
-        let side = batch.squares.side() as f64;
+        let side = batch.images.side() as f64;
         let (mut recipes, mut targets) = (Vec::new(), Vec::new());
         for mut rng in context.generators(batch, view) {
             let (own, places) = self.draw(side, &mut rng);

@@ -15,7 +15,7 @@ use crate::data::augment::ViewKey;
 use crate::data::cache::Pixels;
 use crate::data::loader::{PixelBatch, equal_lengths};
 use crate::device::within_memory;
-use crate::model::network::{Frozen, Network};
+use crate::model::network::{InferenceNetwork, Network};
 use crate::profile::{Part, Profile};
 use crate::random::{Purpose, key};
 
@@ -41,7 +41,7 @@ pub struct Extraction<'a> {
     wanted: FeatureRequest,
     /// Of random views: apart from those that are trained on.
     seed: u64,
-    frozen: Frozen,
+    inference: InferenceNetwork,
 }
 
 impl<'a> Extraction<'a> {
@@ -60,7 +60,7 @@ impl<'a> Extraction<'a> {
             profile,
             wanted,
             seed: key(config.train.seed, purpose, position.label_steps, 0),
-            frozen: network.frozen(),
+            inference: network.for_inference(),
         }
     }
 
@@ -95,7 +95,7 @@ impl<'a> Extraction<'a> {
                 batch.augmented(self.config, self.profile, key)
             }
         };
-        let extract = || extract(&self.frozen, &images, self.size(), self.wanted.kind);
+        let extract = || extract(&self.inference, &images, self.size(), self.wanted.kind);
         let extracted = self.profile.time(Part::Extract, extract);
         let count = batch.indices.len();
         let mut place = features.rows.narrow(0, features.count as i64, count as i64);
@@ -193,7 +193,12 @@ pub fn extract_size(size: usize, device: Device) -> usize {
 /// Features `[b, d] f32` of images `[b, 3, s, s]` in 0..1. The batch is filled up to `size` images, so
 /// that an image's features do not depend on how many come with it: libtorch may choose another
 /// kernel for another shape, and labels must be the same in `train` and `assign`.
-pub fn extract(network: &Frozen, images: &Tensor, size: usize, kind: FeatureKind) -> Tensor {
+pub fn extract(
+    network: &InferenceNetwork,
+    images: &Tensor,
+    size: usize,
+    kind: FeatureKind,
+) -> Tensor {
     let count = images.size()[0];
     let missing = (size as i64 - count).max(0);
     let filled = match missing {

@@ -15,7 +15,7 @@
 
 use super::BackboneEntry;
 use super::layers::Window;
-use super::plain::{HiddenLayer, Plain, Row, Table};
+use super::sequential::{HiddenLayer, Row, Sequential, Table};
 
 pub const ALEXNET: BackboneEntry = BackboneEntry {
     name: "alexnet",
@@ -23,7 +23,7 @@ pub const ALEXNET: BackboneEntry = BackboneEntry {
     paper: "Caron et al., Deep Clustering for Unsupervised Learning of Visual Features, https://arxiv.org/abs/1807.05520",
     usual_size: 224,
     min_size: 63,
-    build: |path, shape| Box::new(Plain::new(path, shape, &TABLE)),
+    build: |path, shape| Box::new(Sequential::new(path, shape, &TABLE)),
 };
 
 const TABLE: Table = Table {

@@ -126,7 +126,7 @@ impl Network {
     }
 
     /// The network as it is now, for inference alone.
-    pub fn frozen(&self) -> Frozen {
+    pub fn for_inference(&self) -> InferenceNetwork {
         let Input {
             sobel,
             grey,
@@ -134,7 +134,7 @@ impl Network {
             scale,
             shift,
         } = &self.input;
-        Frozen {
+        InferenceNetwork {
             backbone: self.backbone.folded(*kind),
             input: Input {
                 sobel: *sobel,
@@ -159,12 +159,12 @@ impl Network {
 /// A network that no longer learns: batch norm is folded into the convolutions, weights are in the
 /// kind that they are used in.
 #[derive(Debug)]
-pub struct Frozen {
+pub struct InferenceNetwork {
     backbone: Box<dyn Backbone>,
     input: Input,
 }
 
-impl Frozen {
+impl InferenceNetwork {
     /// The last hidden layer before its ReLU `[b, d] f32` of images `[b, 3, s, s] f32` in 0..1.
     pub fn hidden(&self, images: &Tensor) -> Tensor {
         tch::no_grad(|| {

@@ -9,7 +9,7 @@
 
 use super::BackboneEntry;
 use super::layers::Window;
-use super::plain::{HiddenLayer, Plain, Row, Table};
+use super::sequential::{HiddenLayer, Row, Sequential, Table};
 
 pub const VGG16: BackboneEntry = BackboneEntry {
     name: "vgg16",
@@ -17,7 +17,7 @@ pub const VGG16: BackboneEntry = BackboneEntry {
     paper: "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, https://arxiv.org/abs/1409.1556",
     usual_size: 224,
     min_size: 32,
-    build: |path, shape| Box::new(Plain::new(path, shape, &TABLE)),
+    build: |path, shape| Box::new(Sequential::new(path, shape, &TABLE)),
 };
 
 const TABLE: Table = Table {

@@ -17,15 +17,15 @@ const KEY: &str = "ssl_cluster.checkpoint";
 
 /// Where a run stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Place {
+pub struct CheckpointMeta {
     pub position: Position,
     /// Images seen when the present order of images began, and label steps done by then.
     pub order: (u64, u64),
     /// Sums of the unfinished epoch.
     pub meter: MeterSums,
     /// Parts in which a batch went through the network; unknown in checkpoints of earlier versions.
-    #[serde(default)]
-    pub parts: usize,
+    #[serde(default, alias = "parts")]
+    pub micro_batches: usize,
     /// Fingerprint of the images' names.
     pub images: u64,
     /// The method's values.
@@ -35,14 +35,14 @@ pub struct Place {
 /// A saved state.
 #[derive(Debug, Default)]
 pub struct Checkpoint {
-    pub place: Place,
+    pub meta: CheckpointMeta,
     tensors: BTreeMap<String, Tensor>,
 }
 
 impl Checkpoint {
-    pub fn new(place: Place) -> Self {
+    pub fn new(meta: CheckpointMeta) -> Self {
         Self {
-            place,
+            meta,
             tensors: BTreeMap::new(),
         }
     }
@@ -76,7 +76,7 @@ impl Checkpoint {
 
     /// Writes the file, one tensor after the other.
     pub fn write(&self, out: &mut impl std::io::Write) -> Result<()> {
-        let metadata = BTreeMap::from([(KEY.to_string(), serde_json::to_string(&self.place)?)]);
+        let metadata = BTreeMap::from([(KEY.to_string(), serde_json::to_string(&self.meta)?)]);
         let tensors: Vec<(String, Tensor)> = self
             .tensors
             .iter()
@@ -93,10 +93,10 @@ impl Checkpoint {
             .metadata
             .get(KEY)
             .with_context(|| format!("'{}' is no checkpoint", path.display()))?;
-        let place = serde_json::from_str(text)
+        let meta = serde_json::from_str(text)
             .with_context(|| format!("'{}' is from another version", path.display()))?;
         Ok(Self {
-            place,
+            meta,
             tensors: file.tensors,
         })
     }
@@ -107,7 +107,7 @@ mod tests {
     use rand::Rng;
     use tch::{Kind, Tensor};
 
-    use super::{Checkpoint, Place};
+    use super::{Checkpoint, CheckpointMeta};
     use crate::random::{Purpose, stream};
 
     #[test]
@@ -119,16 +119,16 @@ mod tests {
             .map(|_| f64::from_bits(random.r#gen()))
             .filter(|number| number.is_finite())
             .collect();
-        let mut place = Place::default();
-        place.method.insert("kept".into(), numbers.clone().into());
-        let mut saved = Checkpoint::new(place);
+        let mut meta = CheckpointMeta::default();
+        meta.method.insert("kept".into(), numbers.clone().into());
+        let mut saved = Checkpoint::new(meta);
         saved.add("bank", [("a".to_string(), Tensor::from_slice(&numbers))]);
         saved.add("banks", [("a".to_string(), Tensor::from_slice(&[1_i64]))]);
         saved
             .write(&mut std::fs::File::create(&path).unwrap())
             .unwrap();
         let mut read = Checkpoint::read(&path).unwrap();
-        assert_eq!(read.place, saved.place);
+        assert_eq!(read.meta, saved.meta);
         let bank = read.take("bank");
         assert_eq!(bank.keys().collect::<Vec<_>>(), ["a"]);
         assert_eq!(bank["a"].kind(), Kind::Double);

@@ -12,14 +12,14 @@ use crate::config::{Config, PlainView};
 use crate::data::augment;
 use crate::data::cache::decoding::decode_ahead;
 use crate::data::cache::{Pixels, Read};
+use crate::data::image_batch::ImageBatch;
 use crate::data::source::{ImageSet, Skipped};
-use crate::data::squares::Squares;
 use crate::device::{PrecisionChoice, precision};
 use crate::error::{Error, usage};
 use crate::method::{
     self, Archive, Build, METHODS, Method, MethodEntry, State, extract, extract_size,
 };
-use crate::model::network::{Frozen, Network};
+use crate::model::network::{InferenceNetwork, Network};
 use crate::model::{self, weights};
 use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::random::{Purpose, key};
@@ -74,7 +74,7 @@ impl Extractor {
         take: &mut dyn FnMut(Extracted) -> Result<()>,
     ) -> Result<()> {
         let size = extract_size(self.size, self.network.device());
-        let network = self.network.frozen();
+        let network = self.network.for_inference();
         monitor.begin(Phase::Extract, "extracting", set.files.len() as u64);
         let mut block = |read: Read, rows: Range<usize>| -> Result<()> {
             if monitor.stopping() {
@@ -119,7 +119,7 @@ impl Extractor {
 
     fn features(
         &self,
-        network: &Frozen,
+        network: &InferenceNetwork,
         pixels: &Pixels,
         size: usize,
         kind: FeatureKind,
@@ -132,7 +132,7 @@ impl Extractor {
             ));
         }
         let rows: Vec<u32> = (0..pixels.len() as u32).collect();
-        let squares = Squares::Copied(pixels.gather(&rows)?).on(device);
+        let squares = ImageBatch::Copied(pixels.gather(&rows)?).on(device);
         let images = augment::plain(&squares, self.size as i64, self.plain);
         Ok(extract(network, &images, size, kind))
     }
@@ -254,7 +254,7 @@ pub fn method_of_run(run: &RunDir, config: &Config, network: &Network) -> Result
     let mut saved = Checkpoint::read(&path).context("this run has no checkpoint to look at")?;
     let mut state = State {
         tensors: saved.take("method"),
-        values: std::mem::take(&mut saved.place.method),
+        values: std::mem::take(&mut saved.meta.method),
     };
     method.archive(&mut Archive::restoring(&mut state))?;
     let file = weights::read(&run.model())?;

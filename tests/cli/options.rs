@@ -7,7 +7,7 @@ use crate::{few_images, ssl_cluster, text};
 
 #[test]
 fn the_command_line_is_consistent() {
-    ssl_cluster::cli::Cli::command().debug_assert();
+    ssl_cluster::commands::Cli::command().debug_assert();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use rand::Rng;
-use ssl_cluster::cluster::kernel::Path;
+use ssl_cluster::cluster::kernel::Isa;
 use ssl_cluster::cluster::nearest::Search;
 
 use super::{generator, normal};
@@ -28,12 +28,12 @@ fn check(points: &[f32], centroids: &[f32], d: usize) {
     let k = centroids.len() / d;
     let mut first = Vec::new();
     // With the points in 16 bits and small groups, and with neither.
-    let ways = Path::available()
+    let ways = Isa::available()
         .into_iter()
-        .flat_map(|path| [80 << 20, 0].map(|memory| (path, memory)));
-    for (path, memory) in ways {
+        .flat_map(|isa| [80 << 20, 0].map(|memory| (isa, memory)));
+    for (isa, memory) in ways {
         let mut rng = generator(7);
-        let mut search = Search::with_memory(path, points, d, k, memory);
+        let mut search = Search::with_memory(isa, points, d, k, memory);
         let mut centroids = centroids.to_vec();
         let mut found = Vec::new();
         for step in 0..6 {
@@ -44,7 +44,7 @@ fn check(points: &[f32], centroids: &[f32], d: usize) {
                 changed,
                 before.iter().zip(search.labels()).filter(differ).count()
             );
-            check_labels(points, &centroids, d, search.labels(), path);
+            check_labels(points, &centroids, d, search.labels(), isa);
             assert_eq!(search.assign(&centroids), 0);
             found.push(search.labels().to_vec());
             // Some stay where they are, some move a little, some jump to another one's place.
@@ -67,12 +67,12 @@ fn check(points: &[f32], centroids: &[f32], d: usize) {
         if first.is_empty() {
             first.clone_from(&found);
         }
-        assert!(found == first, "{}", path.name());
+        assert!(found == first, "{}", isa.name());
     }
 }
 
 #[track_caller]
-fn check_labels(points: &[f32], centroids: &[f32], d: usize, labels: &[u32], path: Path) {
+fn check_labels(points: &[f32], centroids: &[f32], d: usize, labels: &[u32], isa: Isa) {
     for (point, &label) in points.chunks_exact(d).zip(labels) {
         let scores: Vec<f64> = centroids.chunks_exact(d).map(|c| score(point, c)).collect();
         let found = scores[label as usize];
@@ -86,7 +86,7 @@ fn check_labels(points: &[f32], centroids: &[f32], d: usize, labels: &[u32], pat
             assert!(
                 other <= found + rounding,
                 "{}: {label} scores {found}, but {j} {other}",
-                path.name()
+                isa.name()
             );
             let same = centroids[j * d..][..d] == centroids[label as usize * d..][..d];
             assert!(
@@ -156,7 +156,7 @@ fn zeros_duplicates_and_twins_are_taken_in_order() {
 fn what_has_settled_is_not_searched_again() {
     let d = 16;
     let (points, mut centroids) = (flat(normal(11, 2_000, d)), flat(normal(12, 200, d)));
-    let mut search = Search::new(Path::best(), &points, d, 200);
+    let mut search = Search::new(Isa::best(), &points, d, 200);
     search.assign(&centroids);
     assert_eq!(search.searched(), 1.0);
     // The group that the new label is of, and then nothing.
@@ -167,7 +167,7 @@ fn what_has_settled_is_not_searched_again() {
     centroids[77 * d] += 1.0;
     search.assign(&centroids);
     assert!(search.searched() < 0.15, "{}", search.searched());
-    check_labels(&points, &centroids, d, search.labels(), Path::best());
+    check_labels(&points, &centroids, d, search.labels(), Isa::best());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use ssl_cluster::data::augment::multi_crop::MultiCrop;
 use ssl_cluster::data::augment::{
     Augmentation, Crop, Operation, Recipe, ViewKey, cook, cook_batch,
 };
-use ssl_cluster::data::squares::Squares;
+use ssl_cluster::data::image_batch::ImageBatch;
 use tch::{Kind, Tensor};
 
 use super::common::noise;
@@ -70,7 +70,7 @@ fn views_are_torchvisions() {
         let expected: Vec<f64> = serde_json::from_value(case["numbers"].clone()).unwrap();
         let recipes = std::slice::from_ref(&recipe);
         for (way, view) in [
-            ("single", cook(&Squares::from(&image), recipes, size)),
+            ("single", cook(&ImageBatch::from(&image), recipes, size)),
             ("batch", cook_batch(&image, recipes, size)),
         ] {
             assert_eq!(view.size(), [1, 3, size, size]);
@@ -131,7 +131,7 @@ fn both_ways_make_the_same_views() {
             augmentation.draw(row, ViewKey { seen, ..key }, 30.0)
         })
         .collect();
-    let single = cook(&Squares::from(&images), &recipes, 26);
+    let single = cook(&ImageBatch::from(&images), &recipes, 26);
     let batch = cook_batch(&images, &recipes, 26);
     let off = (single - batch).abs().max().double_value(&[]);
     assert!(off < 5e-4, "{off}");
@@ -156,7 +156,7 @@ fn several_views_of_an_image_turned_and_changed_are_the_same_both_ways() {
             operations: vec![changes[number as usize % 3]],
         })
         .collect();
-    let single = cook(&Squares::from(&images), &recipes, 24);
+    let single = cook(&ImageBatch::from(&images), &recipes, 24);
     let batch = cook_batch(&images, &recipes, 24);
     assert_eq!(single.size(), [15, 3, 24, 24]);
     let off = (single - batch).abs().max().double_value(&[]);
@@ -174,7 +174,7 @@ fn a_quarter_turn_is_that_of_the_pixels() {
         },
         operations: Vec::new(),
     };
-    let view = |angle| cook(&Squares::from(&image), &[recipe(angle)], SIDE as i64);
+    let view = |angle| cook(&ImageBatch::from(&image), &[recipe(angle)], SIDE as i64);
     let turned = view(std::f64::consts::FRAC_PI_2);
     let off = (turned - view(0.0).rot90(1, [2, 3])).abs().max();
     assert!(off.double_value(&[]) < 1e-4, "{off:?}");
@@ -189,7 +189,7 @@ fn colour_fringes_are_gone_after_a_cure() {
             crop: Crop::upright(0.0, 0.0, 8.0, 8.0),
             operations: vec![operation],
         };
-        let view = cook(&Squares::from(&image), &[recipe], 8);
+        let view = cook(&ImageBatch::from(&image), &[recipe], 8);
         [0, 1, 2].map(|channel| view.double_value(&[0, channel, 4, 4]))
     };
     // Nothing is left along (-1, 2, -1).
@@ -203,7 +203,7 @@ fn colour_fringes_are_gone_after_a_cure() {
 #[test]
 fn several_crops_are_views_of_their_own_numbers() {
     let images = image().repeat([5, 1, 1, 1]);
-    let squares = Squares::from(&images);
+    let squares = ImageBatch::from(&images);
     let base = Augmentation {
         size: 28,
         crop_scale: [0.3, 1.0],

@@ -9,9 +9,9 @@ use ssl_cluster::data::augment::{Augmentation, ViewKey, centre};
 use ssl_cluster::data::cache::Pixels;
 use ssl_cluster::data::cache::decoding::decode as decode_block;
 use ssl_cluster::data::decode::{self, DecodeError, centre_square};
+use ssl_cluster::data::image_batch::ImageBatch;
 use ssl_cluster::data::loader::{batches, equal_lengths, training_lengths};
 use ssl_cluster::data::source::ImageSet;
-use ssl_cluster::data::squares::Squares;
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
@@ -189,8 +189,8 @@ fn batches_come_in_the_order_asked_for() {
         tch::Device::Cpu,
     ) {
         let batch = batch.unwrap();
-        let squares = batch.squares.here().unwrap();
-        let place = 3 * (batch.squares.side() + 2);
+        let squares = batch.images.here().unwrap();
+        let place = 3 * (batch.images.side() + 2);
         for (square, row) in squares.iter().zip(&batch.indices) {
             // The red channel of image i is i.
             assert_eq!(u32::from(square[place]), *row);
@@ -223,7 +223,7 @@ const KEY: ViewKey = ViewKey {
 fn a_view_depends_on_seed_place_image_and_view_alone() {
     let (_, images) = pixels(8, 16);
     let rows: Vec<u32> = (0..8).collect();
-    let together = augmentation().apply(&Squares::from(&images), &rows, KEY);
+    let together = augmentation().apply(&ImageBatch::from(&images), &rows, KEY);
     assert_eq!(together.size(), [8, 3, 12, 12]);
     for row in 0..8_i64 {
         let here = ViewKey {
@@ -231,7 +231,7 @@ fn a_view_depends_on_seed_place_image_and_view_alone() {
             ..KEY
         };
         let alone = augmentation().apply(
-            &Squares::from(&images.narrow(0, row, 1)),
+            &ImageBatch::from(&images.narrow(0, row, 1)),
             &[row as u32],
             here,
         );
@@ -249,7 +249,7 @@ fn a_view_depends_on_seed_place_image_and_view_alone() {
         ViewKey { seen: 200, ..KEY },
         ViewKey { view: 1, ..KEY },
     ] {
-        assert!(augmentation().apply(&Squares::from(&images), &rows, other) != together);
+        assert!(augmentation().apply(&ImageBatch::from(&images), &rows, other) != together);
     }
 }
 
@@ -266,8 +266,8 @@ fn without_changes_a_view_is_the_image() {
         solarise: 0.0,
         ..augmentation()
     };
-    let view = none.apply(&Squares::from(&images), &[0, 1, 2], KEY);
-    let difference = (view - centre(&Squares::from(&images), 12))
+    let view = none.apply(&ImageBatch::from(&images), &[0, 1, 2], KEY);
+    let difference = (view - centre(&ImageBatch::from(&images), 12))
         .abs()
         .max()
         .double_value(&[]);
@@ -287,7 +287,7 @@ fn half_of_the_views_are_mirrored_and_a_fifth_is_grey() {
         solarise: 0.0,
         ..augmentation()
     };
-    let views = whole.apply(&Squares::from(&images), &rows, KEY);
+    let views = whole.apply(&ImageBatch::from(&images), &rows, KEY);
     let grey = (views.select(1, 1) - views.select(1, 2))
         .abs()
         .amax([1_i64, 2].as_slice(), false)
@@ -308,7 +308,7 @@ fn half_of_the_views_are_mirrored_and_a_fifth_is_grey() {
 fn jitter_stays_in_range_and_turns_hue_as_hsv_does() {
     let (_, images) = pixels(6, 12);
     let rows: Vec<u32> = (0..6).collect();
-    let views = augmentation().apply(&Squares::from(&images), &rows, KEY);
+    let views = augmentation().apply(&ImageBatch::from(&images), &rows, KEY);
     let (low, high) = (views.min().double_value(&[]), views.max().double_value(&[]));
     assert!(low >= 0.0 && high <= 1.0, "{low} to {high}");
     // A third of a turn either way leaves the largest and smallest channel of each pixel as they are.
@@ -322,8 +322,8 @@ fn jitter_stays_in_range_and_turns_hue_as_hsv_does() {
         solarise: 0.0,
         ..augmentation()
     };
-    let turned = hue.apply(&Squares::from(&images), &rows, KEY);
-    let plain = centre(&Squares::from(&images), 12);
+    let turned = hue.apply(&ImageBatch::from(&images), &rows, KEY);
+    let plain = centre(&ImageBatch::from(&images), 12);
     for (before, after) in [
         (
             plain.amax([1_i64].as_slice(), false),

@@ -1,4 +1,4 @@
-//! Squares that are made from the planes of a JPEG, beside those of the whole image.
+//! ImageBatch that are made from the planes of a JPEG, beside those of the whole image.
 
 use image::RgbImage;
 use libjpeg_turbo_rs::{PixelFormat, Subsampling, compress};

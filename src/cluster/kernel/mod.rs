@@ -4,7 +4,7 @@
 //!
 //! A row is scaled to a norm of [`NORM`] and rounded, so that any inner product of two rows fits
 //! into an i32. What rounding costs is bounded by the caller (`nearest/`), which decides the few
-//! cases that the bound leaves open in f64: every path gives the same labels.
+//! cases that the bound leaves open in f64: every instruction set gives the same labels.
 //!
 //! `unsafe` is needed here for the instruction sets and for reading a tensor's memory as a slice.
 
@@ -184,7 +184,7 @@ impl Scale {
 
 /// An instruction set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Path {
+pub enum Isa {
     /// `vpdpwssd` on 512 bits.
     Avx512Vnni,
     /// `vpmaddwd` on 512 bits.
@@ -195,25 +195,25 @@ pub enum Path {
     Portable,
 }
 
-impl Path {
-    /// The paths that this processor has, the best first.
+impl Isa {
+    /// Those that this processor has, the best first.
     pub fn available() -> Vec<Self> {
-        let mut paths = Vec::new();
+        let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
                 if is_x86_feature_detected!("avx512vnni") {
-                    paths.push(Self::Avx512Vnni);
+                    sets.push(Self::Avx512Vnni);
                 }
-                paths.push(Self::Avx512);
+                sets.push(Self::Avx512);
             }
-            paths.push(Self::Avx2);
+            sets.push(Self::Avx2);
         }
-        paths.push(Self::Portable);
-        paths
+        sets.push(Self::Portable);
+        sets
     }
 
-    /// The best path that this processor has.
+    /// The best one that this processor has.
     pub fn best() -> Self {
         Self::available()[0]
     }
@@ -294,10 +294,10 @@ pub trait Products {
         }
     }
 
-    /// The inner product of two rows of the same length in f64: the same number on every path.
+    /// The inner product of two rows of the same length in f64: the same number on every instruction set.
     fn inner(a: &[f32], b: &[f32]) -> f64;
 
-    /// `Σ a_j b_j` in f64: the same number on every path.
+    /// `Σ a_j b_j` in f64: the same number on every instruction set.
     fn dot(a: &[f32], b: &[f64]) -> f64;
 
     /// The largest value; −∞ for none.

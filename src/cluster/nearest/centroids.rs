@@ -4,14 +4,14 @@ use rayon::prelude::*;
 
 use super::layout::Layout;
 use super::{scaled, squares};
-use crate::cluster::kernel::{COLUMNS, Panels, Path, Products, Scale, padded};
+use crate::cluster::kernel::{COLUMNS, Isa, Panels, Products, Scale, padded};
 
 /// Single precision rounds the arithmetic on scores by less than this share of their parts.
 pub(super) const ROUNDING: f64 = 1e-6;
 
 /// Centroids, ready for the search.
 pub struct Centroids<'a> {
-    path: Path,
+    isa: Isa,
     values: &'a [f32],
     /// `[k, d]` padded, in 16 bits.
     scaled: Vec<i16>,
@@ -46,10 +46,10 @@ impl Terms {
 
 impl<'a> Centroids<'a> {
     /// Takes `values` `[k, d]`; products need [`Self::pack`] as well.
-    pub fn new(path: Path, values: &'a [f32], d: usize) -> Self {
-        let squares = squares(path, values, d);
+    pub fn new(isa: Isa, values: &'a [f32], d: usize) -> Self {
+        let squares = squares(isa, values, d);
         Self {
-            path,
+            isa,
             values,
             scaled: Vec::new(),
             d,
@@ -62,7 +62,7 @@ impl<'a> Centroids<'a> {
 
     /// Lays the centroids out in panels.
     pub fn pack(&mut self, layout: &Layout) {
-        self.scaled = scaled(self.path, self.values, &self.norms, self.d);
+        self.scaled = scaled(self.isa, self.values, &self.norms, self.d);
         self.panels = Panels::pack(&self.scaled, padded(self.d), &layout.order);
         self.terms = layout
             .order

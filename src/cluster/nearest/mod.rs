@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
-use crate::cluster::kernel::{Path, Portable, Products, Scale, Work, padded};
+use crate::cluster::kernel::{Isa, Portable, Products, Scale, Work, padded};
 use block::{Block, Moves, Scratch};
 use centroids::{Centroids, distance, squared_distance};
 use layout::{Layout, Unit};
@@ -38,7 +38,7 @@ const SAMPLE: usize = 500;
 /// Points with their labels, and what is known of their distances.
 #[derive(Debug)]
 pub struct Search<'a> {
-    path: Path,
+    isa: Isa,
     points: &'a [f32],
     d: usize,
     norms: Vec<f64>,
@@ -59,23 +59,23 @@ pub struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// `points` `[n, d]` to be divided among `k` centroids, with the instruction set `path`.
-    pub fn new(path: Path, points: &'a [f32], d: usize, k: usize) -> Self {
-        Self::with_memory(path, points, d, k, MEMORY)
+    /// `points` `[n, d]` to be divided among `k` centroids, with the instruction set `isa`.
+    pub fn new(isa: Isa, points: &'a [f32], d: usize, k: usize) -> Self {
+        Self::with_memory(isa, points, d, k, MEMORY)
     }
 
     /// The same where bounds and a copy of the points may take so many bytes beside one for each number
     /// of the points.
-    pub fn with_memory(path: Path, points: &'a [f32], d: usize, k: usize, memory: usize) -> Self {
-        let mut norms = squares(path, points, d);
+    pub fn with_memory(isa: Isa, points: &'a [f32], d: usize, k: usize, memory: usize) -> Self {
+        let mut norms = squares(isa, points, d);
         norms.iter_mut().for_each(|norm| *norm = norm.sqrt());
         let layout = Layout::new(norms.len(), d, k, memory);
         let copy = layout.leaves_room(norms.len(), d, memory);
         Self {
-            path,
+            isa,
             points,
             d,
-            scaled: copy.then(|| scaled(path, points, &norms, d)),
+            scaled: copy.then(|| scaled(isa, points, &norms, d)),
             labels: vec![0; norms.len()],
             own: vec![0; norms.len()],
             centroids: Vec::new(),
@@ -99,7 +99,7 @@ impl<'a> Search<'a> {
 
     /// Squared distance of each point to its label's centroid.
     pub fn squared_distances(&self) -> Vec<f64> {
-        let centroids = Centroids::new(self.path, &self.centroids, self.d);
+        let centroids = Centroids::new(self.isa, &self.centroids, self.d);
         let mut squared = vec![0.0; self.norms.len()];
         let blocks = squared
             .par_chunks_mut(BLOCK)
@@ -107,7 +107,7 @@ impl<'a> Search<'a> {
             .zip(self.points.par_chunks(BLOCK * self.d))
             .zip(self.labels.par_chunks(BLOCK));
         blocks.for_each(|(((squared, norms), points), labels)| {
-            self.path.run(Squared {
+            self.isa.run(Squared {
                 squared,
                 norms,
                 points,
@@ -130,7 +130,7 @@ impl<'a> Search<'a> {
     pub fn assign(&mut self, centroids: &[f32]) -> usize {
         assert_eq!(centroids.len(), self.layout.order.len() * self.d);
         let drifts = self.drifts(centroids);
-        let mut prepared = Centroids::new(self.path, centroids, self.d);
+        let mut prepared = Centroids::new(self.isa, centroids, self.d);
         if let Some(drifts) = &drifts {
             self.regroup(drifts, &prepared);
         }
@@ -142,7 +142,7 @@ impl<'a> Search<'a> {
         if moves.is_none() {
             self.unit = Unit::new(largest(&prepared.norms).max(largest(&self.norms)));
         }
-        let (d, groups, unit, path) = (self.d, self.layout.groups(), self.unit, self.path);
+        let (d, groups, unit, isa) = (self.d, self.layout.groups(), self.unit, self.isa);
         let size = block_size(self.norms.len());
         let layout = &self.layout;
         let copies = self.scaled.as_deref();
@@ -157,7 +157,7 @@ impl<'a> Search<'a> {
             .map_init(Scratch::default, |scratch, (index, block)| {
                 let ((((points, norms), labels), own), bounds) = block;
                 let first = index * size * padded(d);
-                path.run(Block {
+                isa.run(Block {
                     points,
                     scaled: copies.map(|all| &all[first..][..norms.len() * padded(d)]),
                     norms,
@@ -257,11 +257,11 @@ fn largest(norms: &[f64]) -> f64 {
 }
 
 /// The squared Euclidean norms of `rows` `[n, d]`.
-pub fn squares(path: Path, rows: &[f32], d: usize) -> Vec<f64> {
+pub fn squares(isa: Isa, rows: &[f32], d: usize) -> Vec<f64> {
     let mut squares = vec![0.0; rows.len() / d];
     rows.par_chunks(BLOCK * d)
         .zip(squares.par_chunks_mut(BLOCK))
-        .for_each(|(rows, squares)| path.run(Squares { rows, d, squares }));
+        .for_each(|(rows, squares)| isa.run(SquaredNorms { rows, d, squares }));
     squares
 }
 
@@ -289,7 +289,7 @@ impl Work for Squared<'_> {
 }
 
 /// Rows `[n, d]` of these norms in 16 bits, padded.
-fn scaled(path: Path, rows: &[f32], norms: &[f64], d: usize) -> Vec<i16> {
+fn scaled(isa: Isa, rows: &[f32], norms: &[f64], d: usize) -> Vec<i16> {
     let width = padded(d);
     let mut scaled = vec![0; norms.len() * width];
     scaled
@@ -297,7 +297,7 @@ fn scaled(path: Path, rows: &[f32], norms: &[f64], d: usize) -> Vec<i16> {
         .zip(rows.par_chunks(BLOCK * d))
         .zip(norms.par_chunks(BLOCK))
         .for_each(|((scaled, rows), norms)| {
-            path.run(Quantise {
+            isa.run(Quantise {
                 rows,
                 norms,
                 d,
@@ -327,13 +327,13 @@ impl Work for Quantise<'_> {
     }
 }
 
-struct Squares<'a> {
+struct SquaredNorms<'a> {
     rows: &'a [f32],
     d: usize,
     squares: &'a mut [f64],
 }
 
-impl Work for Squares<'_> {
+impl Work for SquaredNorms<'_> {
     type Output = ();
 
     #[inline(always)]

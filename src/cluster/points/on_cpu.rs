@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use tch::Tensor;
 
 use super::{Found, LARGEST, Points};
-use crate::cluster::kernel::{self, Path, Products, Work};
+use crate::cluster::kernel::{self, Isa, Products, Work};
 use crate::cluster::nearest::Search;
 use crate::cluster::{Assignment, ClusterError};
 
@@ -39,7 +39,7 @@ impl<'a> OnCpu<'a> {
         weights: Option<Vec<f32>>,
         k: usize,
     ) -> Result<Self, ClusterError> {
-        let search = Search::new(Path::best(), values, d, k);
+        let search = Search::new(Isa::best(), values, d, k);
         let norms = search.norms();
         if let Some(row) = norms.iter().position(|norm| *norm > LARGEST) {
             return Err(ClusterError::TooLarge { row });
@@ -113,7 +113,7 @@ impl<'a> OnCpu<'a> {
                 };
                 let came = changes.iter().filter(|(_, sign)| *sign > 0.0).count();
                 *size = *size + came - (changes.len() - came);
-                *mass += Path::best().run(Add {
+                *mass += Isa::best().run(Add {
                     sum,
                     values,
                     weights,

@@ -25,7 +25,7 @@ use tch::{Kind, Tensor};
 use super::lanes::{exp, score};
 use super::scaling::scale_columns;
 use super::{BLOCK, Problem};
-use crate::cluster::kernel::{Path, Products, Work};
+use crate::cluster::kernel::{Isa, Products, Work};
 
 /// Bytes of partial Hessians.
 const PARTIALS: usize = 64 << 20;
@@ -218,7 +218,7 @@ impl<'p> Newton<'p> {
                     potentials: v,
                     precise,
                 };
-                Path::best().run(rows)
+                Isa::best().run(rows)
             })
             .collect();
         let mut all = Block::new(k, precise);
@@ -264,7 +264,7 @@ impl<'p> Newton<'p> {
             .zip(self.problem.rows.par_chunks(BLOCK))
             .map(|(plan, masses)| {
                 let change = &change;
-                Path::best().run(Change {
+                Isa::best().run(Change {
                     plan,
                     masses,
                     change,

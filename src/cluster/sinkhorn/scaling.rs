@@ -14,7 +14,7 @@ use super::anderson::Anderson;
 use super::entry::{Entry, rounding};
 use super::lanes::score;
 use super::{BLOCK, Problem, SinkhornOptions, Solver};
-use crate::cluster::kernel::{Path, Products, Work};
+use crate::cluster::kernel::{Isa, Products, Work};
 
 /// Column potentials move by at most this (natural logarithm) between absorptions: well inside the
 /// range of f32 (about ±87) on top of a matrix whose row maxima are 1.
@@ -223,7 +223,7 @@ enum Scaled {
 /// As [`sums`], from the scores.
 fn fresh_sums(problem: &Problem, absorbed: &[f64], scale: &[f64]) -> Vec<(Vec<f64>, Vec<f64>)> {
     problem.scores.for_each_block(|index, log_p| {
-        Path::best().run(FreshPass {
+        Isa::best().run(FreshPass {
             log_p,
             masses: &problem.rows[index * BLOCK..][..log_p.len() / problem.k],
             lambda: problem.lambda,
@@ -297,7 +297,7 @@ fn fill<E: Entry>(problem: &Problem, scaled: &mut [E], tops: &mut [f64], absorbe
         .enumerate()
         .for_each_init(Vec::new, |space, (index, (scaled, tops))| {
             let log_p = scores.block(index * BLOCK, tops.len(), space);
-            Path::best().run(Absorb {
+            Isa::best().run(Absorb {
                 scaled,
                 log_p,
                 tops,
@@ -320,7 +320,7 @@ fn sums<E: Entry>(
         .par_chunks(BLOCK * problem.k)
         .zip(masses.zip(tops.par_chunks(BLOCK)))
         .map(|(block, (masses, tops))| {
-            let (mut sums, logs) = Path::best().run(Pass {
+            let (mut sums, logs) = Isa::best().run(Pass {
                 block,
                 masses,
                 tops,

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::BLOCK;
 use super::lanes::exp;
 use crate::cluster::ClusterError;
-use crate::cluster::kernel::{Path, Products, Work};
+use crate::cluster::kernel::{Isa, Products, Work};
 
 /// Scores `[n, k]`: log-probabilities, or anything else of which more is better.
 #[derive(Debug, Clone, Copy)]
@@ -185,7 +185,7 @@ impl Linear<'_> {
         let mut products =
             ArrayViewMut2::from_shape((rows, k), scores.as_mut_slice()).expect("[b, k]");
         general_mat_mul(1.0, &x, &w.t(), 1.0, &mut products);
-        Path::best().run(LogSoftmax { scores, k });
+        Isa::best().run(LogSoftmax { scores, k });
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use tch::{Device, Kind, Tensor};
 
+use super::args::ClusterArgs;
 use super::{Output, RowLabel, Stats};
-use crate::cli;
 use crate::cluster::preprocess::l2_rows;
 use crate::cluster::{self, ENGINES, Init, KMeansOptions};
 use crate::commands::mended_by_options;
@@ -17,7 +17,7 @@ use crate::monitor::Monitor;
 use crate::ui::Ui;
 
 pub fn run(
-    args: &cli::Cluster,
+    args: &ClusterArgs,
     matrix: &Tensor,
     device: Device,
     of_centroids: Option<Output>,
@@ -86,7 +86,7 @@ pub fn run(
         seed: args.seed,
         spherical: args.spherical,
         init,
-        empty: args.empty.map(Into::into).unwrap_or_default(),
+        empty: args.empty.unwrap_or_default(),
         restarts: args.restarts.unwrap_or(1),
         max_points_per_centroid: args.max_points_per_centroid,
         weights: weights.as_ref(),
@@ -132,7 +132,7 @@ pub fn run(
 }
 
 /// The centroids in a file.
-fn initial(file: &str, args: &cli::Cluster) -> Result<Tensor> {
+fn initial(file: &str, args: &ClusterArgs) -> Result<Tensor> {
     let centroids = matrix::read(Path::new(file))?;
     cluster::check_finite(&centroids).with_context(|| format!("'{file}'"))?;
     let rows = centroids.size()[0] as usize;

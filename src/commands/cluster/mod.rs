@@ -1,5 +1,6 @@
 //! `cluster`: k-means, Sinkhorn-Knopp or power iteration on any matrix, no network in sight.
 
+mod args;
 mod kmeans;
 mod pic;
 mod sinkhorn;
@@ -11,16 +12,18 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
+use super::ExitStatus;
+use super::options::machine;
 use super::output::Output;
-use super::{ExitStatus, machine};
-use crate::cli::{self, ClusterMethod, EmptyArg};
-use crate::cluster::Assignment;
 use crate::cluster::preprocess::{Pca, l2_rows};
+use crate::cluster::{Assignment, Empty};
 use crate::device::holds;
 use crate::error::usage;
 use crate::matrix;
 use crate::monitor::Monitor;
 use crate::ui::Ui;
+pub use args::ClusterArgs;
+use args::ClusterMethod;
 
 /// A label of a row.
 #[derive(Debug, Serialize)]
@@ -54,7 +57,7 @@ struct Stats {
     history: Vec<Assignment>,
 }
 
-pub fn run(args: cli::Cluster, ui: &Ui) -> Result<ExitStatus> {
+pub fn run(args: ClusterArgs, ui: &Ui) -> Result<ExitStatus> {
     refuse_options_of_other_methods(&args)?;
     if let Some(path) = args.centroids.as_deref()
         && path.extension().is_none_or(|ending| ending != "npy")
@@ -82,10 +85,9 @@ pub fn run(args: cli::Cluster, ui: &Ui) -> Result<ExitStatus> {
             "{empty} of {} clusters are empty: {}",
             stats.sizes.len(),
             match args.method {
-                ClusterMethod::Kmeans if args.empty == Some(EmptyArg::Keep) =>
+                ClusterMethod::Kmeans if args.empty == Some(Empty::Keep) =>
                     "no row is nearest to their centroids, and --empty keep leaves them so",
-                ClusterMethod::Kmeans
-                    if args.empty.is_none_or(|empty| empty == EmptyArg::Split) =>
+                ClusterMethod::Kmeans if args.empty.is_none_or(|empty| empty == Empty::Split) =>
                     "there are few different rows (--empty farthest fills what can be filled)",
                 ClusterMethod::Kmeans | ClusterMethod::Pic => "there are few different rows",
                 ClusterMethod::Sinkhorn if args.exact_balance =>
@@ -108,7 +110,7 @@ pub fn run(args: cli::Cluster, ui: &Ui) -> Result<ExitStatus> {
 }
 
 /// An option that does nothing must not look as if it did.
-fn refuse_options_of_other_methods(args: &cli::Cluster) -> Result<()> {
+fn refuse_options_of_other_methods(args: &ClusterArgs) -> Result<()> {
     use ClusterMethod::{Kmeans, Pic, Sinkhorn};
     let limit = args.max_points_per_centroid;
     let options: &[(&str, bool, &[ClusterMethod])] = &[
@@ -148,7 +150,7 @@ fn refuse_options_of_other_methods(args: &cli::Cluster) -> Result<()> {
 
 /// The points on `device`, or where they are if they take too much of it, as --pca, --whiten and --l2 want
 /// them.
-fn prepared(args: &cli::Cluster, matrix: &Tensor, device: Device) -> Result<Tensor> {
+fn prepared(args: &ClusterArgs, matrix: &Tensor, device: Device) -> Result<Tensor> {
     let mut points = if holds(device, 4.0 * matrix.numel() as f64) {
         matrix.to_device(device)
     } else {

@@ -5,8 +5,8 @@ use std::time::Instant;
 use anyhow::Result;
 use tch::{Device, Tensor};
 
+use super::args::ClusterArgs;
 use super::{RowLabel, Stats, plain, prepared};
-use crate::cli;
 use crate::cluster::pic::{self, PicOptions};
 use crate::commands::mended_by_options;
 use crate::error::usage;
@@ -14,7 +14,7 @@ use crate::monitor::Monitor;
 use crate::ui::Ui;
 
 pub fn run(
-    args: &cli::Cluster,
+    args: &ClusterArgs,
     matrix: &Tensor,
     device: Device,
     ui: &Ui,

@@ -5,8 +5,8 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use tch::{Kind, Tensor};
 
+use super::args::{ClusterArgs, Scores};
 use super::{RowLabel, Stats, plain};
-use crate::cli::{self, Scores};
 use crate::cluster::sinkhorn::{self, SinkhornOptions};
 use crate::cluster::{CHUNK_BYTES, chunks};
 use crate::commands::mended_by_options;
@@ -14,7 +14,7 @@ use crate::error::usage;
 use crate::monitor::Monitor;
 use crate::ui::Ui;
 
-pub fn run(args: &cli::Cluster, scores: Tensor, ui: &Ui) -> Result<(Vec<RowLabel>, Stats)> {
+pub fn run(args: &ClusterArgs, scores: Tensor, ui: &Ui) -> Result<(Vec<RowLabel>, Stats)> {
     let started = Instant::now();
     let (_, k) = match scores.size()[..] {
         [n, k] if n > 0 && k > 0 => (n, k),
@@ -44,7 +44,7 @@ pub fn run(args: &cli::Cluster, scores: Tensor, ui: &Ui) -> Result<(Vec<RowLabel
     let defaults = SinkhornOptions::default();
     let options = SinkhornOptions {
         lambda: args.lambda.unwrap_or(defaults.lambda),
-        solver: args.solver.map_or(defaults.solver, Into::into),
+        solver: args.solver.unwrap_or(defaults.solver),
         exact_balance: args.exact_balance,
         memory: match args.memory {
             None => defaults.memory,

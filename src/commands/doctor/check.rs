@@ -16,9 +16,9 @@ use crate::config::{CacheChoice, Config, Inputs, RunInfo, Settings};
 use crate::data::Dataset;
 use crate::data::augment::{Augmentation, ViewKey, cook, cook_batch};
 use crate::data::cache::Cache;
+use crate::data::image_batch::ImageBatch;
 use crate::data::loader::PixelBatch;
 use crate::data::source::ImageSet;
-use crate::data::squares::Squares;
 use crate::device::{Precision, PrecisionChoice};
 use crate::method::{
     Archive, Batch, Build, Context, METHODS, Method, MethodEntry, Position, PrefetchedFeatures,
@@ -103,7 +103,7 @@ fn views(device: Device) -> Verdict {
             augmentation.draw(row, key, 40.0)
         })
         .collect();
-    let here = cook(&Squares::from(&squares), &recipes, augmentation.size);
+    let here = cook(&ImageBatch::from(&squares), &recipes, augmentation.size);
     let there = cook_batch(&squares.to_device(device), &recipes, augmentation.size);
     let difference = (there.to_device(Device::Cpu) - here).abs().max();
     let what = "random views, largest difference of a number in 0..1";
@@ -132,8 +132,8 @@ fn features(device: Device, entry: &BackboneEntry, precision: Precision) -> Resu
     let like = Network::new(entry, size, false, Device::Cpu, Precision::F32)?;
     let network = moved(&like, entry, size, (device, precision))?;
     let images = Tensor::rand([8, 3, size as i64, size as i64], (Kind::Float, Device::Cpu));
-    let here = like.frozen().hidden(&images);
-    let there = network.frozen().hidden(&images.to_device(device));
+    let here = like.for_inference().hidden(&images);
+    let there = network.for_inference().hidden(&images.to_device(device));
     // CUDA's convolutions take TF32 for f32, as PyTorch's do.
     let allowed = match precision {
         Precision::F32 => 5e-3,

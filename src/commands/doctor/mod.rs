@@ -1,18 +1,30 @@
 //! `doctor`: what this machine offers and what will be used.
 
+mod check;
+
 use std::io::Write;
 
 use anyhow::{Result, bail};
-
-use super::ExitStatus;
-use crate::cli;
-use crate::cluster::kernel::Path;
-use crate::device;
+use clap::Args;
 use tch::Device;
 
-mod check;
+use super::ExitStatus;
+use crate::cluster::kernel::Isa;
+use crate::device;
+use crate::device::DeviceChoice;
 
-pub fn run(args: &cli::Doctor) -> Result<ExitStatus> {
+/// Show what this machine offers.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Compute a little of everything on the device and compare it with the CPU
+    #[arg(long)]
+    pub check: bool,
+    /// The device to check: auto, cpu, cuda or cuda:INDEX
+    #[arg(long, requires = "check")]
+    pub device: Option<DeviceChoice>,
+}
+
+pub fn run(args: &DoctorArgs) -> Result<ExitStatus> {
     if args.check {
         return compare(args.device.unwrap_or_default());
     }
@@ -60,7 +72,7 @@ pub fn run(args: &cli::Doctor) -> Result<ExitStatus> {
         device::precision(device::PrecisionChoice::Auto, chosen)
     )?;
     writeln!(out, "SIMD         {}", simd())?;
-    writeln!(out, "k-means      {}", Path::best().name())?;
+    writeln!(out, "k-means      {}", Isa::best().name())?;
     match device::available_memory() {
         Some(bytes) => writeln!(out, "memory       {:.1} GB available", bytes as f64 / 1e9)?,
         None => writeln!(out, "memory       unknown")?,

@@ -18,7 +18,7 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use tch::{Kind, Tensor};
 
-use super::squares::Squares;
+use super::image_batch::ImageBatch;
 use crate::config::{DataConfig, PlainView};
 use crate::random::{Purpose, stream};
 
@@ -143,14 +143,14 @@ impl Augmentation {
 
     /// Views `[b, 3, size, size] f32` in 0..1; `rows` says which images they are. On the CPU memory is
     /// that of the result, elsewhere that of a few batches.
-    pub fn apply(&self, squares: &Squares, rows: &[u32], key: ViewKey) -> Tensor {
-        let side = squares.side();
+    pub fn apply(&self, images: &ImageBatch, rows: &[u32], key: ViewKey) -> Tensor {
+        let side = images.side();
         let recipes: Vec<Recipe> = rows
             .iter()
             .zip(key.seen..)
             .map(|(&row, seen)| self.draw(row, ViewKey { seen, ..key }, side as f64))
             .collect();
-        cook(squares, &recipes, self.size)
+        cook(images, &recipes, self.size)
     }
 
     /// The recipe for image `row` of `side` x `side` pixels.
@@ -208,9 +208,9 @@ impl Augmentation {
 
 /// Views `[b · m, 3, size, size] f32` in 0..1 of `b` images, those of an image one after the other: m for
 /// each, as many as there are recipes; in libtorch's channels-last order where m is 1.
-pub fn cook(squares: &Squares, recipes: &[Recipe], size: i64) -> Tensor {
-    match squares.here() {
-        Ok(images) => single::cook(&images, squares.side(), recipes, size),
+pub fn cook(images: &ImageBatch, recipes: &[Recipe], size: i64) -> Tensor {
+    match images.here() {
+        Ok(squares) => single::cook(&squares, images.side(), recipes, size),
         Err(pixels) => batch::cook(pixels, recipes, size),
     }
 }
@@ -221,28 +221,28 @@ pub fn cook_batch(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
 }
 
 /// The whole stored squares, resized: `[b, 3, size, size] f32` in 0..1.
-pub fn whole(squares: &Squares, size: i64) -> Tensor {
-    let side = squares.side() as f64;
+pub fn whole(images: &ImageBatch, size: i64) -> Tensor {
+    let side = images.side() as f64;
     let recipe = Recipe {
         crop: Crop::upright(0.0, 0.0, side, side),
         operations: Vec::new(),
     };
-    cook(squares, &vec![recipe; squares.len()], size)
+    cook(images, &vec![recipe; images.len()], size)
 }
 
 /// The plain view `[b, 3, size, size] f32` in 0..1, of which features are taken.
-pub fn plain(squares: &Squares, size: i64, view: PlainView) -> Tensor {
+pub fn plain(images: &ImageBatch, size: i64, view: PlainView) -> Tensor {
     match view {
-        PlainView::Centre => centre(squares, size),
-        PlainView::Whole => whole(squares, size),
+        PlainView::Centre => centre(images, size),
+        PlainView::Whole => whole(images, size),
     }
 }
 
 /// The plain view `[b, 3, size, size] f32` in 0..1: the centre of the stored square, in libtorch's
 /// channels-last order.
-pub fn centre(squares: &Squares, size: i64) -> Tensor {
-    match squares.here() {
-        Ok(images) => single::centre(&images, squares.side(), size as usize),
+pub fn centre(images: &ImageBatch, size: i64) -> Tensor {
+    match images.here() {
+        Ok(squares) => single::centre(&squares, images.side(), size as usize),
         Err(pixels) => {
             let offset = (pixels.size()[1] - size).max(0) / 2;
             to_unit(&pixels.narrow(1, offset, size).narrow(2, offset, size))

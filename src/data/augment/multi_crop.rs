@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::{Augmentation, ViewKey};
-use crate::data::squares::Squares;
+use crate::data::image_batch::ImageBatch;
 
 /// Views that are made in the same way.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,14 +37,14 @@ impl MultiCrop {
 
     /// All views `[b, 3, size, size] f32` in 0..1 of images, those of the first crops first. `rows` says
     /// which images they are; the first view has the number of `key`, each further one the next.
-    pub fn apply(&self, squares: &Squares, rows: &[u32], key: ViewKey) -> Vec<Tensor> {
+    pub fn apply(&self, images: &ImageBatch, rows: &[u32], key: ViewKey) -> Vec<Tensor> {
         let each = self
             .0
             .iter()
             .flat_map(|crops| std::iter::repeat_n(&crops.augmentation, crops.count));
         (key.view..)
             .zip(each)
-            .map(|(view, augmentation)| augmentation.apply(squares, rows, ViewKey { view, ..key }))
+            .map(|(view, augmentation)| augmentation.apply(images, rows, ViewKey { view, ..key }))
             .collect()
     }
 }

@@ -31,11 +31,11 @@ pub struct ImageFile {
     pub name: Box<str>,
     /// Index into [`ImageSet::classes`].
     pub class: Option<u32>,
-    place: Place,
+    location: Location,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Location {
     /// A file of that name.
     File,
     /// Bytes of a shard.
@@ -103,9 +103,9 @@ impl ImageSet {
     /// # Errors
     /// A file that is gone, empty or enormous.
     pub fn bytes(&self, row: usize) -> Result<Vec<u8>, DecodeError> {
-        match self.files[row].place {
-            Place::File => decode::read(&self.path(row)),
-            Place::Shard {
+        match self.files[row].location {
+            Location::File => decode::read(&self.path(row)),
+            Location::Shard {
                 shard,
                 offset,
                 length,
@@ -120,20 +120,20 @@ impl ImageSet {
 
     /// The same for the same image, however it is named; `None` where it is gone.
     pub fn identity(&self, row: usize) -> Option<PathBuf> {
-        match self.files[row].place {
-            Place::File => self.path(row).canonicalize().ok(),
-            Place::Shard { shard, offset, .. } => {
+        match self.files[row].location {
+            Location::File => self.path(row).canonicalize().ok(),
+            Location::Shard { shard, offset, .. } => {
                 let shard = self.shards[shard as usize].path.canonicalize().ok()?;
                 Some(shard.join(offset.to_string()))
             }
         }
     }
 
-    /// What tells whether image `row` has changed: its place, size and time of change.
+    /// What tells whether image `row` has changed: its location, size and time of change.
     pub fn stamp(&self, row: usize) -> Option<(PathBuf, u64, std::time::SystemTime)> {
-        let file = match self.files[row].place {
-            Place::File => self.path(row),
-            Place::Shard { shard, .. } => self.shards[shard as usize].path.clone(),
+        let file = match self.files[row].location {
+            Location::File => self.path(row),
+            Location::Shard { shard, .. } => self.shards[shard as usize].path.clone(),
         };
         let metadata = std::fs::metadata(file).ok()?;
         Some((self.path(row), metadata.len(), metadata.modified().ok()?))
@@ -210,9 +210,9 @@ impl Finder {
             let before = self.set.files.len();
             self.list(File::open(path).map_err(unreadable)?, input)?;
             let mut listed = before..self.set.files.len();
-            let exists = |row: usize| match self.set.files[row].place {
-                Place::File => self.set.path(row).is_file(),
-                Place::Shard { .. } => true,
+            let exists = |row: usize| match self.set.files[row].location {
+                Location::File => self.set.path(row).is_file(),
+                Location::Shard { .. } => true,
             };
             if !listed.is_empty() && !listed.clone().any(exists) {
                 let first = listed.next().map(|row| &self.set.files[row].name);
@@ -270,7 +270,7 @@ impl Finder {
         self.set.files.push(ImageFile {
             name: name.into(),
             class,
-            place: Place::File,
+            location: Location::File,
         });
     }
 
@@ -311,7 +311,7 @@ impl Finder {
             self.set.files.push(ImageFile {
                 name: format!("{name}/{}", member.name).into(),
                 class,
-                place: Place::Shard {
+                location: Location::Shard {
                     shard: number,
                     offset: member.offset,
                     length: member.length,

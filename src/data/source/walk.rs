@@ -18,21 +18,21 @@ pub(super) struct Found {
 }
 
 /// The directory that is searched: how it is named, and where it is.
-struct Place<'a> {
+struct Root<'a> {
     name: &'a str,
     start: PathBuf,
 }
 
 impl Found {
-    fn add(&mut self, place: &Place, entry: Result<DirEntry, Error>) {
+    fn add(&mut self, root: &Root, entry: Result<DirEntry, Error>) {
         let entry = match entry {
             Ok(entry) => entry,
-            Err(error) => return self.skip_failed(place, &error),
+            Err(error) => return self.skip_failed(root, &error),
         };
         if entry.file_type().is_none_or(|kind| kind.is_dir()) {
             return;
         }
-        let name = name_of(place, entry.path());
+        let name = name_of(root, entry.path());
         if entry.path().to_str().is_none() {
             if is_image_name(&name) {
                 self.skip(name, NOT_UTF8.into());
@@ -52,20 +52,20 @@ impl Found {
         self.skipped.push(Skipped { path, reason });
     }
 
-    fn skip_failed(&mut self, place: &Place, error: &Error) {
+    fn skip_failed(&mut self, root: &Root, error: &Error) {
         match error {
             Error::WithPath { path, err } => {
                 let reason = err
                     .io_error()
                     .map_or_else(|| err.to_string(), ToString::to_string);
-                self.skip(name_of(place, path), reason);
+                self.skip(name_of(root, path), reason);
             }
             Error::WithDepth { err, .. } | Error::WithLineNumber { err, .. } => {
-                self.skip_failed(place, err);
+                self.skip_failed(root, err);
             }
             Error::Loop { ancestor, child } => {
                 let reason = format!("link back to '{}'", ancestor.display());
-                self.skip(name_of(place, child), reason);
+                self.skip(name_of(root, child), reason);
             }
             other => self.skip(String::new(), other.to_string()),
         }
@@ -76,12 +76,12 @@ impl Found {
 /// followed; loops, and what cannot be read, are reported.
 pub(super) fn walk(root: &Path, name: &str) -> Found {
     let found = Mutex::new(Found::default());
-    let place = Place {
+    let root = Root {
         name,
         start: root.join(name),
     };
     // Not the ignore files after which the crate is named: folders of images often stand in them.
-    WalkBuilder::new(&place.start)
+    WalkBuilder::new(&root.start)
         .standard_filters(false)
         .hidden(true)
         .follow_links(true)
@@ -91,7 +91,7 @@ pub(super) fn walk(root: &Path, name: &str) -> Found {
                 let mut found = found
                     .lock()
                     .unwrap_or_else(|poisoned| poisoned.into_inner());
-                found.add(&place, entry);
+                found.add(&root, entry);
                 WalkState::Continue
             })
         });
@@ -106,14 +106,14 @@ pub(super) fn walk(root: &Path, name: &str) -> Found {
 }
 
 /// The name of `path` in the directory that is searched.
-fn name_of(place: &Place, path: &Path) -> String {
-    let relative = path.strip_prefix(&place.start).unwrap_or(path);
+fn name_of(root: &Root, path: &Path) -> String {
+    let relative = path.strip_prefix(&root.start).unwrap_or(path);
     let parts: Vec<_> = relative
         .components()
         .map(|part| part.as_os_str().to_string_lossy())
         .collect();
     let relative = parts.join("/");
-    match place.name {
+    match root.name {
         "" => relative,
         name => format!("{}/{relative}", name.trim_end_matches('/')),
     }

@@ -10,7 +10,7 @@ use crate::random::fingerprint;
 use crate::record::Record;
 use crate::run_dir::replace_with;
 use crate::tensors::{from_labels, to_labels};
-use crate::train::checkpoint::{Checkpoint, Place};
+use crate::train::checkpoint::{Checkpoint, CheckpointMeta};
 use crate::train::output::write_model;
 
 /// The checkpoint's group of what is the session's own, and its entries.
@@ -23,7 +23,7 @@ impl Session<'_> {
     pub fn restore(&mut self) -> Result<()> {
         let path = self.run.checkpoint();
         let mut saved = Checkpoint::read(&path).context("this run cannot be resumed")?;
-        if saved.place.images != fingerprint(self.env.data.names()) {
+        if saved.meta.images != fingerprint(self.env.data.names()) {
             bail!(
                 "the images of '{}' are not those that this run began with (files were added, \
                  removed or renamed): put them back, or start a new run",
@@ -35,12 +35,12 @@ impl Session<'_> {
             &saved.take(BACKBONE),
             &path,
         )?;
-        self.position = saved.place.position;
+        self.position = saved.meta.position;
         // First, because modules may have another size since.
         if self.position != Position::default() {
             let mut state = State {
                 tensors: saved.take("method"),
-                values: std::mem::take(&mut saved.place.method),
+                values: std::mem::take(&mut saved.meta.method),
             };
             self.method.archive(&mut Archive::restoring(&mut state))?;
         }
@@ -53,10 +53,10 @@ impl Session<'_> {
         // Not those of labels.jsonl, which a killed run may have written after its checkpoint.
         let mut own = saved.take(SESSION);
         self.labels = own.remove(LABELS).map(|labels| to_labels(&labels));
-        self.meter.restore(&saved.place.meter);
-        self.micro_batches = self.micro_batches.max(saved.place.parts);
+        self.meter.restore(&saved.meta.meter);
+        self.micro_batches = self.micro_batches.max(saved.meta.micro_batches);
         if self.position != Position::default() {
-            let (images, steps) = saved.place.order;
+            let (images, steps) = saved.meta.order;
             match own.remove(ORDER) {
                 Some(order) => {
                     self.order = to_labels(&order);
@@ -87,11 +87,11 @@ impl Session<'_> {
         let mut state = State::default();
         self.method.archive(&mut Archive::saving(&mut state))?;
         let State { tensors, values } = state;
-        let mut checkpoint = Checkpoint::new(Place {
+        let mut checkpoint = Checkpoint::new(CheckpointMeta {
             position: self.position,
             order: self.order_place.unwrap_or_default(),
             meter: self.meter.sums(),
-            parts: self.micro_batches,
+            micro_batches: self.micro_batches,
             images: fingerprint(self.env.data.names()),
             method: values,
         });

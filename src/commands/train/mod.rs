@@ -1,5 +1,9 @@
 //! `train`: from options and images to a finished run.
 
+mod args;
+mod method_flags;
+mod settings;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -9,9 +13,7 @@ use tch::Device;
 use super::inputs::{
     facts, find_images, images_of_run, load, report_skipped, run_info, typed_inputs,
 };
-use super::train_options::settings;
 use super::{ExitStatus, report};
-use crate::cli;
 use crate::cluster::ENGINES;
 use crate::config::defaults::{Choice, complete};
 use crate::config::{Config, Settings};
@@ -28,15 +30,18 @@ use crate::run_dir::RunDir;
 use crate::train::{Outcome, RunEnv, Session, train};
 use crate::trained::{build, build_method, find_method, initial, unknown_arch};
 use crate::ui::Ui;
+pub use args::TrainArgs;
+use settings::settings;
+pub(super) use settings::settings_of_pairs;
 
-pub fn run(args: cli::Train, ui: &Ui) -> Result<ExitStatus> {
+pub fn run(args: TrainArgs, ui: &Ui) -> Result<ExitStatus> {
     match &args.resume {
         Some(run) => resume(&args, run, ui),
         None => start(&args, ui),
     }
 }
 
-fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
+fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
     let inputs = &args.inputs;
     if inputs.iter().any(|input| input == Path::new("-")) {
         return Err(usage(
@@ -121,7 +126,7 @@ fn start(args: &cli::Train, ui: &Ui) -> Result<ExitStatus> {
     fit(&training, false, ui)
 }
 
-fn profile_of(args: &cli::Train, device: Device) -> Profile {
+fn profile_of(args: &TrainArgs, device: Device) -> Profile {
     match args.profile {
         true => Profile::of(device),
         false => Profile::off(),
@@ -150,7 +155,7 @@ fn read(
     Ok((data, prefetched))
 }
 
-fn resume(args: &cli::Train, path: &Path, ui: &Ui) -> Result<ExitStatus> {
+fn resume(args: &TrainArgs, path: &Path, ui: &Ui) -> Result<ExitStatus> {
     let mut typed = settings(args)?;
     (typed.train.device, typed.train.threads) = (None, None);
     typed.train.precision = None;

@@ -2,14 +2,14 @@
 
 use anyhow::{Context, Result};
 
-use crate::cli;
+use super::args::TrainArgs;
 use crate::config::{
     ClusterSettings, DataSettings, ModelSettings, OutputSettings, Settings, TrainSettings,
 };
 use crate::error::usage;
 
 /// What was typed, over what `--config` says.
-pub(super) fn settings(args: &cli::Train) -> Result<Settings> {
+pub fn settings(args: &TrainArgs) -> Result<Settings> {
     let mut file = match &args.config {
         None => Settings::default(),
         Some(path) => {
@@ -51,7 +51,7 @@ pub(super) fn settings(args: &cli::Train) -> Result<Settings> {
             batch_size: args.batch_size,
             accumulate: args.accumulate,
             lr: args.lr,
-            schedule: args.schedule.map(Into::into),
+            schedule: args.schedule,
             seed: args.seed,
             device: args.machine.device,
             precision: args.numbers.precision,
@@ -73,14 +73,14 @@ pub(super) fn settings(args: &cli::Train) -> Result<Settings> {
 }
 
 /// The flags of single methods and `--set`, as the `[method]` table.
-fn method_options(args: &cli::Train) -> Result<toml::Table> {
+fn method_options(args: &TrainArgs) -> Result<toml::Table> {
     let mut table = args.own.0.clone();
     put_pairs(&mut table, &args.set)?;
     Ok(table)
 }
 
 /// `--set` alone, as the `[method]` table.
-pub(super) fn settings_of_pairs(pairs: &[String]) -> Result<toml::Table> {
+pub fn settings_of_pairs(pairs: &[String]) -> Result<toml::Table> {
     let mut table = toml::Table::new();
     put_pairs(&mut table, pairs)?;
     Ok(table)
@@ -91,7 +91,7 @@ fn put_pairs(table: &mut toml::Table, pairs: &[String]) -> Result<()> {
         let (key, value) = pair
             .split_once('=')
             .ok_or_else(|| usage(format!("--set wants KEY=VALUE, not '{pair}'")))?;
-        put(table, key, cli::toml_value(value))?;
+        put(table, key, toml_value(value))?;
     }
     Ok(())
 }
@@ -132,4 +132,11 @@ fn named(names: &str) -> impl Iterator<Item = (String, toml::Value)> {
         .map(str::trim)
         .filter(|name| !name.is_empty());
     names.map(|name| (name.to_string(), toml::Value::Table(toml::Table::new())))
+}
+
+/// Numbers and booleans as TOML reads them; anything else is text.
+pub fn toml_value(text: &str) -> toml::Value {
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {text}"));
+    let value = parsed.ok().and_then(|mut table| table.remove("value"));
+    value.unwrap_or_else(|| text.into())
 }

@@ -1,4 +1,4 @@
-//! Squares of pixels on their way from the cache to a view.
+//! ImageBatch of pixels on their way from the cache to a view.
 
 use std::sync::Arc;
 
@@ -9,21 +9,24 @@ use crate::device::numbers;
 
 /// The squares of some images.
 #[derive(Debug)]
-pub enum Squares {
+pub enum ImageBatch {
     /// `[b, side, side, 3] u8`, contiguous, on any device.
     Copied(Tensor),
-    /// These rows of a cache in memory, where it keeps them.
-    Kept { pixels: Arc<Pixels>, rows: Vec<u32> },
+    /// These indices of a cache in memory, where it keeps them.
+    Kept {
+        pixels: Arc<Pixels>,
+        indices: Vec<u32>,
+    },
 }
 
-impl From<&Tensor> for Squares {
+impl From<&Tensor> for ImageBatch {
     /// `[b, side, side, 3] u8`.
     fn from(pixels: &Tensor) -> Self {
         Self::Copied(pixels.contiguous())
     }
 }
 
-impl Squares {
+impl ImageBatch {
     /// Side of the squares, in pixels.
     pub fn side(&self) -> usize {
         match self {
@@ -36,7 +39,7 @@ impl Squares {
     pub fn len(&self) -> usize {
         match self {
             Self::Copied(pixels) => pixels.size()[0] as usize,
-            Self::Kept { rows, .. } => rows.len(),
+            Self::Kept { indices, .. } => indices.len(),
         }
     }
 
@@ -60,9 +63,9 @@ impl Squares {
     pub fn narrow(&self, start: usize, count: usize) -> Self {
         match self {
             Self::Copied(pixels) => Self::Copied(pixels.narrow(0, start as i64, count as i64)),
-            Self::Kept { pixels, rows } => Self::Kept {
+            Self::Kept { pixels, indices } => Self::Kept {
                 pixels: Arc::clone(pixels),
-                rows: rows[start..start + count].to_vec(),
+                indices: indices[start..start + count].to_vec(),
             },
         }
     }
@@ -75,7 +78,9 @@ impl Squares {
                 let square = 3 * self.side() * self.side();
                 Ok(numbers::<u8>(pixels).chunks_exact(square.max(1)).collect())
             }
-            Self::Kept { pixels, rows } => Ok(rows.iter().map(|&row| pixels.kept(row)).collect()),
+            Self::Kept { pixels, indices } => {
+                Ok(indices.iter().map(|&row| pixels.kept(row)).collect())
+            }
         }
     }
 }

@@ -47,7 +47,7 @@ enum Layer {
 /// A network built after a [`Table`]. Parameters: `features.N.{weight,bias}` with N
 /// counting convolution, batch norm, ReLU and pooling; `classifier.N.{weight,bias}`.
 #[derive(Debug)]
-pub(super) struct Plain {
+pub(super) struct Sequential {
     features: Vec<Layer>,
     channels: i64,
     in_channels: i64,
@@ -55,7 +55,7 @@ pub(super) struct Plain {
     classifier: [(nn::Linear, bool); 2],
 }
 
-impl Plain {
+impl Sequential {
     pub fn new(path: &nn::Path, shape: &Shape, table: &Table) -> Self {
         let mut channels = shape.in_channels;
         let mut index = 0;
@@ -100,7 +100,7 @@ impl Plain {
     }
 }
 
-impl Backbone for Plain {
+impl Backbone for Sequential {
     fn feature_map(&self, images: &Tensor, train: bool) -> Tensor {
         let mut map = images.shallow_clone();
         let mut layers = self.features.iter().peekable();

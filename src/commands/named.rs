@@ -1,0 +1,49 @@
+//! Values that have names: an enum's variants by the names that serde gives them, so that options and
+//! files know the same ones and none is written down twice.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde::de::value::{Error, StringDeserializer};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
+
+/// A parser of the names of an enum without data, which help and errors list.
+pub(super) fn named<T>() -> impl TypedValueParser<Value = T>
+where
+    T: DeserializeOwned + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names::<T>())
+        .try_map(|name| T::deserialize(StringDeserializer::<Error>::new(name)))
+}
+
+/// The names of the variants of `T`, in their order.
+fn names<T: DeserializeOwned>() -> &'static [&'static str] {
+    let mut names: &[&str] = &[];
+    // That there is no value behind it is no matter: serde has told the names before it looks for one.
+    let _ = T::deserialize(Ear(&mut names));
+    names
+}
+
+/// Hears which names serde would take.
+struct Ear<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> Deserializer<'de> for Ear<'_> {
+    type Error = Error;
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Error> {
+        *self.0 = variants;
+        Err(Error::custom("there is no value"))
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
+        Err(Error::custom("it is no enum"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
