@@ -114,9 +114,7 @@ fn untrained(args: &PreviewArgs, set: &ImageSet, device: Device) -> Result<Confi
     let info = run_info(typed_inputs(std::slice::from_ref(&args.place))?, set);
     let (mut config, _) = complete(typed.over((entry.preset)(&facts)), &facts, info);
     config.train.method = name.into();
-    let mut options = std::mem::take(&mut config.method);
-    entry.complete(&config, &mut options)?;
-    config.method = options;
+    entry.complete_in(&mut config)?;
     Ok(config)
 }
 

@@ -249,12 +249,12 @@ impl DeepCluster {
             .features(context, FeatureKind::Hidden, View::Plain)?;
         if self.options.clusterer == Clusterer::Pic {
             let grouped = group_features(context, &features, &self.options.pic())?;
-            return Ok((grouped.pic.labels, grouped.record));
+            return Ok((grouped.clusters.pic.labels, grouped.record));
         }
         let previous =
             (self.options.warm_start && !self.labels.is_empty()).then_some(&self.labels[..]);
         let clustered = cluster_features(context, &features, previous, self.options.empty)?;
-        Ok((to_labels(&clustered.clustering.labels), clustered.record))
+        Ok((to_labels(&clustered.clusters.labels), clustered.record))
     }
 }
 

@@ -1,8 +1,6 @@
 //! What methods do with the features of all images: DeepCluster's clustering, by k-means or by power
 //! iteration.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, Result};
 use tch::{Device, Kind, Tensor};
 
@@ -15,134 +13,37 @@ use crate::device::within_memory;
 use crate::monitor::Phase;
 use crate::random::Purpose;
 use crate::record::LabelStepRecord;
+use crate::tensors::from_labels;
 
-/// Features clustered as DeepCluster does: PCA, whitening, L2, k-means.
+/// Features clustered as DeepCluster does: PCA, whitening, L2, then what gave `clusters`.
 #[derive(Debug)]
-pub struct ClusteredFeatures {
+pub struct Clustered<C> {
     pub pca: Pca,
-    pub clustering: Clustering,
+    pub clusters: C,
     pub record: LabelStepRecord,
 }
 
-/// Features on which power iteration has found its clusters.
+/// Clusters that power iteration has found.
 #[derive(Debug)]
-pub struct Grouped {
-    pub pca: Pca,
+pub struct Groups {
     /// `[n, r] f32`: whitened, of unit length.
     pub points: Tensor,
     pub pic: Pic,
-    pub record: LabelStepRecord,
 }
 
-/// Clusters hidden features `[n, d]` by power iteration on the graph of their nearest neighbours.
-pub fn group_features(
-    context: &Context,
-    features: &Tensor,
-    options: &PicOptions,
-) -> Result<Grouped> {
-    let started = std::time::Instant::now();
-    context.monitor.begin(Phase::Cluster, "clustering", 0);
-    let work = || -> Result<Grouped> {
-        let (pca, points) = whitened(context, features)?;
-        let reduce_seconds = started.elapsed().as_secs_f64();
-        let pic = pic::cluster(&points, options)?;
-        if let Some(warning) = pic.loneliness(options.sigma) {
-            context
-                .monitor
-                .warn(&format!("{warning} (--set sigma=...)"));
-        }
-        let record = LabelStepRecord {
-            clusters: pic.sizes.len(),
-            components: Some(pca.rank()),
-            iterations: Some(pic.iterations),
-            seconds: seconds(reduce_seconds, pic.seconds),
-            ..LabelStepRecord::default()
-        };
-        Ok(Grouped {
-            pca,
-            points,
-            pic,
-            record,
-        })
-    };
-    let result = clustered_within_memory(context, features, work);
-    context.monitor.end();
-    result
-}
-
-/// Labels every image by the clusters that power iteration finds for the network as it is.
-pub fn label_by_groups(context: &Context, options: &PicOptions) -> Result<Labelling> {
-    let features = context.features(FeatureKind::Hidden, View::Plain)?;
-    let grouped = group_features(context, &features, options)?;
-    let labels: Vec<i64> = grouped
-        .pic
-        .labels
-        .iter()
-        .map(|&label| label.into())
-        .collect();
-    let points = grouped.points.to_device(Device::Cpu);
-    let assigner = StoredPoints {
-        pca: grouped.pca.to_device(Device::Cpu),
-        centroids: means_of(&points, &grouped.pic.labels, grouped.pic.sizes.len()),
-        points,
-        labels: Tensor::from_slice(&labels),
-        sigma: options.sigma,
-    };
-    let assignments = assigner
-        .to_device(context.network.device())
-        .assign(&features);
-    Ok(Labelling {
-        assignments,
-        assigner: Box::new(assigner),
-        record: grouped.record,
-    })
-}
-
-/// Does `work` on `features`, without gradients.
-fn clustered_within_memory<T>(
-    context: &Context,
-    features: &Tensor,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let shape = features.size();
-    let doing = || format!("while {} x {} features were clustered", shape[0], shape[1]);
-    let cure = "fewer --components or --clusters take less, and so does --device cpu";
-    let device = context.network.device();
-    within_memory(device, doing, cure, || tch::no_grad(work))?
-}
-
-/// Principal components of features, whitened and of unit length, as DeepCluster clusters them, on the
-/// network's device.
-fn whitened(context: &Context, features: &Tensor) -> Result<(Pca, Tensor)> {
-    let components = context.config.cluster.components;
-    let pca = Pca::fit_on(context.network.device(), features, components, true)
-        .context("the network's features cannot be clustered (has the training diverged? a lower --lr helps)")?;
-    let points = l2_rows(&pca.apply(features, Kind::Float));
-    Ok((pca, points))
-}
-
-fn seconds(reduce: f64, cluster: f64) -> BTreeMap<String, f64> {
-    [
-        ("reduce".to_string(), reduce),
-        (Phase::Cluster.name().to_string(), cluster),
-    ]
-    .into()
-}
-
-/// Clusters hidden features `[n, d]`. With `previous` labels k-means starts from their means; `empty`
+/// Clusters hidden features `[n, d]` by k-means. With `previous` labels it starts from their means; `empty`
 /// says what becomes of clusters that no image chose.
+///
+/// # Errors
+/// Features that are no numbers; too few of them; too little memory.
 pub fn cluster_features(
     context: &Context,
     features: &Tensor,
     previous: Option<&[u32]>,
     empty: Empty,
-) -> Result<ClusteredFeatures> {
+) -> Result<Clustered<Clustering>> {
     let options = &context.config.cluster;
-    let started = std::time::Instant::now();
-    context.monitor.begin(Phase::Cluster, "clustering", 0);
-    let work = || -> Result<ClusteredFeatures> {
-        let (pca, points) = whitened(context, features)?;
-        let reduce_seconds = started.elapsed().as_secs_f64();
+    clustered(context, features, |points| {
         let engine = cluster::engine(&options.engine)
             .with_context(|| format!("there is no k-means engine '{}'", options.engine))?;
         let start = previous.map(|labels| means_of(&points, labels, options.clusters));
@@ -164,27 +65,78 @@ pub fn cluster_features(
             clusters: options.clusters,
             reassigned: Some(statistics.reassigned()),
             objective: Some(statistics.objective()),
-            components: Some(pca.rank()),
             iterations: Some(statistics.iterations),
-            seconds: seconds(reduce_seconds, statistics.seconds),
+            seconds: [(Phase::Cluster.name().into(), statistics.seconds)].into(),
             ..LabelStepRecord::default()
         };
-        Ok(ClusteredFeatures {
+        Ok((clustering, record))
+    })
+}
+
+/// Clusters hidden features `[n, d]` by power iteration on the graph of their nearest neighbours.
+///
+/// # Errors
+/// As [`cluster_features`].
+pub fn group_features(
+    context: &Context,
+    features: &Tensor,
+    options: &PicOptions,
+) -> Result<Clustered<Groups>> {
+    clustered(context, features, |points| {
+        let pic = pic::cluster(&points, options)?;
+        if let Some(warning) = pic.loneliness(options.sigma) {
+            context
+                .monitor
+                .warn(&format!("{warning} (--set sigma=...)"));
+        }
+        let record = LabelStepRecord {
+            clusters: pic.sizes.len(),
+            iterations: Some(pic.iterations),
+            seconds: [(Phase::Cluster.name().into(), pic.seconds)].into(),
+            ..LabelStepRecord::default()
+        };
+        Ok((Groups { points, pic }, record))
+    })
+}
+
+/// Reduces `features`, lets `cluster` work on the points `[n, r] f32` (whitened, of unit length, on the
+/// network's device), and completes its record.
+fn clustered<C>(
+    context: &Context,
+    features: &Tensor,
+    cluster: impl FnOnce(Tensor) -> Result<(C, LabelStepRecord)>,
+) -> Result<Clustered<C>> {
+    let started = std::time::Instant::now();
+    let device = context.network.device();
+    let work = || -> Result<Clustered<C>> {
+        let components = context.config.cluster.components;
+        let pca = Pca::fit_on(device, features, components, true).context(
+            "the network's features cannot be clustered (has the training diverged? a lower --lr helps)",
+        )?;
+        let points = l2_rows(&pca.apply(features, Kind::Float));
+        let reduced = started.elapsed().as_secs_f64();
+        let (clusters, mut record) = cluster(points)?;
+        record.components = Some(pca.rank());
+        record.seconds.insert("reduce".into(), reduced);
+        Ok(Clustered {
             pca,
-            clustering,
+            clusters,
             record,
         })
     };
-    let result = clustered_within_memory(context, features, work);
+    let shape = features.size();
+    let doing = || format!("while {} x {} features were clustered", shape[0], shape[1]);
+    let cure = "fewer --components or --clusters take less, and so does --device cpu";
+    context.monitor.begin(Phase::Cluster, "clustering", 0);
+    let result = within_memory(device, doing, cure, || tch::no_grad(work));
     context.monitor.end();
-    result
+    result?
 }
 
 /// The means `[k, r]` of the points that share a label; a label that nobody has gets the point of
 /// that number.
 fn means_of(points: &Tensor, labels: &[u32], clusters: usize) -> Tensor {
-    let labels: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
-    let labels = Tensor::from_slice(&labels);
+    let labels = from_labels(labels);
     let on_cpu = points.to_device(Device::Cpu);
     let shape = [clusters as i64, points.size()[1]];
     let sums = Tensor::zeros(shape, (Kind::Float, Device::Cpu)).index_add(0, &labels, &on_cpu);
@@ -200,6 +152,9 @@ fn means_of(points: &Tensor, labels: &[u32], clusters: usize) -> Tensor {
 
 /// Clusters the features of the network as it is and labels every image by its nearest centroid:
 /// the last labels of every method whose labels are clusters.
+///
+/// # Errors
+/// As [`cluster_features`], and [`Interrupted`](crate::monitor::Interrupted).
 pub fn label_by_clusters(context: &Context, empty: Empty) -> Result<Labelling> {
     let features = context.features(FeatureKind::Hidden, View::Plain)?;
     let clustered = cluster_features(context, &features, None, empty)?;
@@ -207,14 +162,41 @@ pub fn label_by_clusters(context: &Context, empty: Empty) -> Result<Labelling> {
     let assigner = Centroids {
         variance: clustered.record.objective.unwrap_or_default() / numbers as f64,
         pca: clustered.pca.to_device(Device::Cpu),
-        centroids: clustered.clustering.centroids.to_device(Device::Cpu),
+        centroids: clustered.clusters.centroids.to_device(Device::Cpu),
     };
-    let assignments = assigner
-        .to_device(context.network.device())
-        .assign(&features);
-    Ok(Labelling {
-        assignments,
+    Ok(labelled(context, &features, assigner, clustered.record))
+}
+
+/// Labels every image by the clusters that power iteration finds for the network as it is.
+///
+/// # Errors
+/// As [`label_by_clusters`].
+pub fn label_by_groups(context: &Context, options: &PicOptions) -> Result<Labelling> {
+    let features = context.features(FeatureKind::Hidden, View::Plain)?;
+    let grouped = group_features(context, &features, options)?;
+    let Groups { points, pic } = grouped.clusters;
+    let points = points.to_device(Device::Cpu);
+    let assigner = StoredPoints {
+        pca: grouped.pca.to_device(Device::Cpu),
+        centroids: means_of(&points, &pic.labels, pic.sizes.len()),
+        points,
+        labels: from_labels(&pic.labels),
+        sigma: options.sigma,
+    };
+    Ok(labelled(context, &features, assigner, grouped.record))
+}
+
+/// What an assigner that lies on the CPU makes of all images' features `[n, d]`.
+pub fn labelled(
+    context: &Context,
+    features: &Tensor,
+    assigner: impl Assigner + 'static,
+    record: LabelStepRecord,
+) -> Labelling {
+    let there = assigner.to_device(context.network.device());
+    Labelling {
+        assignments: there.assign(features),
         assigner: Box::new(assigner),
-        record: clustered.record,
-    })
+        record,
+    }
 }

@@ -8,6 +8,7 @@
 //! `docs/extending.md`.
 
 mod archive;
+mod balanced_labels;
 mod bank;
 mod colorization;
 mod context;
@@ -15,6 +16,7 @@ mod context_prediction;
 mod deepcluster;
 mod extraction;
 mod features;
+mod label_schedule;
 mod module;
 mod multitask;
 mod options;
@@ -248,5 +250,13 @@ impl MethodEntry {
         known.extend(std::mem::take(options));
         *options = known;
         (self.resolve)(config, options)
+    }
+
+    /// Completes the `[method]` table of a run's options, as [`Self::complete`].
+    pub fn complete_in(&self, config: &mut Config) -> Result<Vec<Choice>> {
+        let mut options = std::mem::take(&mut config.method);
+        let choices = self.complete(config, &mut options);
+        config.method = options;
+        choices
     }
 }

@@ -7,26 +7,23 @@
 use anyhow::{Result, bail};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor, nn};
+use tch::{Device, Tensor, nn};
 
+use super::balanced_labels::Balancing;
+use super::features::labelled;
+use super::label_schedule::{LabelSchedule, LabelTimes, default_label_steps};
 use super::{
     Archive, Batch, Build, Context, FeatureRequest, FeatureSource, FeaturesFrom, Flag, Kept,
     LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Tile, View, method_options,
     option_table, parse_options,
 };
-use crate::cluster::assigner::{Assigner, FeatureKind, Heads};
-use crate::cluster::sinkhorn::{self, Linear, Scores, SinkhornOptions, Solver, Transport};
+use crate::cluster::assigner::{FeatureKind, Heads};
+use crate::cluster::sinkhorn::Solver;
 use crate::config::defaults::{Choice, Facts};
 use crate::config::{Config, DataSettings, Schedule, Settings, TrainSettings};
-use crate::device;
 use crate::model::{MultiHead, store_on};
-use crate::monitor::Phase;
 use crate::random::{Purpose, stream};
-use crate::record::LabelStepRecord;
 use crate::tensors::{correct, from_labels, to_labels};
-
-/// Scores computed at once on the device.
-const BLOCK: i64 = 16 << 20;
 
 /// The registry entry.
 pub const ENTRY: MethodEntry = MethodEntry {
@@ -88,17 +85,6 @@ fn resolve(config: &Config, table: &mut toml::Table) -> Result<Vec<Choice>> {
     }])
 }
 
-/// How label steps spread over the training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum LabelSchedule {
-    /// Dense at first, sparse later: images (epochs + 1.01)·n·t².
-    #[default]
-    Quadratic,
-    /// Evenly: (epochs + 1.01)·n·t.
-    Linear,
-}
-
 /// Which images the label step looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -147,27 +133,23 @@ method_options! {
 impl Options {
     fn parse(table: &toml::Table) -> Result<Self> {
         let options: Self = parse_options(table)?;
-        if options.heads == 0 || options.max_iterations == 0 {
-            bail!(crate::error::usage(
-                "--heads and max_iterations must be at least 1"
-            ));
+        if options.heads == 0 {
+            bail!(crate::error::usage("--heads must be at least 1"));
         }
-        if !(options.lambda > 0.0 && options.lambda.is_finite()) {
-            bail!(crate::error::usage("--lambda must be a positive number"));
-        }
-        if options.tolerance.is_nan() || options.tolerance < 0.0 {
-            bail!(crate::error::usage("--tolerance must not be negative"));
-        }
-        if !(options.memory >= 0.0 && options.memory.is_finite()) {
-            bail!(crate::error::usage(
-                "--memory must be a number of gigabytes, 0 or more"
-            ));
-        }
+        options.balancing().check()?;
         Ok(options)
     }
-}
 
-impl Options {
+    fn balancing(&self) -> Balancing {
+        Balancing {
+            lambda: self.lambda,
+            tolerance: self.tolerance,
+            max_iterations: self.max_iterations,
+            solver: self.solver,
+            memory: self.memory,
+        }
+    }
+
     /// The images that a label step looks at.
     fn view(&self) -> View {
         match self.gather {
@@ -185,9 +167,7 @@ struct Sela {
     labels: Vec<Vec<u32>>,
     /// `[heads, n] i64` on the device.
     targets: Tensor,
-    /// Image counts at which labels are due, and how many of them are past.
-    due: Vec<u64>,
-    done: usize,
+    times: LabelTimes,
     features: FeatureSource,
 }
 
@@ -200,7 +180,12 @@ impl Sela {
             let (heads, clusters) = (options.heads as i64, clusters as i64);
             MultiHead::new(root, build.network.dim(), heads, clusters)
         });
-        let due = label_times(&options, train.epochs, build.images);
+        let times = LabelTimes::new(
+            options.label_schedule,
+            options.label_steps,
+            train.epochs,
+            build.images,
+        );
         let labels = (0..options.heads as u64)
             .map(|head| initial_labels(build.images, clusters, train.seed, head))
             .collect();
@@ -212,8 +197,7 @@ impl Sela {
             heads,
             labels: Vec::new(),
             targets: Tensor::new(),
-            due,
-            done: 0,
+            times,
         };
         sela.take_labels(labels);
         Ok(sela)
@@ -223,112 +207,11 @@ impl Sela {
         self.targets = stack(&labels).to_device(self.store.device());
         self.labels = labels;
     }
-
-    /// Solves the transport problem of one head from activations `[n, d]`. Where scores `[n, k]` in f32
-    /// and the least that the solver keeps beside them do not fit, it computes scores itself.
-    fn transport(&self, features: &Tensor, head: usize) -> Result<Transport> {
-        let (n, k) = (features.size()[0], self.heads.clusters());
-        let count = (n * k) as usize;
-        let memory = (self.options.memory * 1e9) as usize;
-        let options = |memory| SinkhornOptions {
-            lambda: self.options.lambda,
-            tolerance: self.options.tolerance,
-            max_iterations: self.options.max_iterations,
-            solver: self.options.solver,
-            memory,
-            ..SinkhornOptions::default()
-        };
-        if 6 * count <= memory {
-            let log_p = self.log_probabilities(features, head);
-            return Ok(sinkhorn::solve(
-                &log_p,
-                k as usize,
-                &options(memory - 4 * count),
-            )?);
-        }
-        let here = |tensor: &Tensor| {
-            let tensor = tensor.detach().to_device(Device::Cpu);
-            tensor.to_kind(Kind::Float).contiguous()
-        };
-        let (features, weights, biases) = (
-            here(features),
-            here(&self.heads.weight(head as i64)),
-            here(&self.heads.bias(head as i64)),
-        );
-        let scores = Scores::Linear(Linear {
-            features: device::numbers(&features),
-            weights: device::numbers(&weights),
-            biases: device::numbers(&biases),
-        });
-        Ok(sinkhorn::solve_scores(scores, &options(memory))?)
-    }
-
-    /// Log-probabilities of one head, row-major `[n, k]`, from activations `[n, d]`, by blocks: all
-    /// logits at once would be n·k numbers on the device, twice.
-    fn log_probabilities(&self, features: &Tensor, head: usize) -> Vec<f32> {
-        let (n, k) = (features.size()[0], self.heads.clusters());
-        let mut log_p = vec![0.0_f32; (n * k) as usize];
-        let rows = (BLOCK / k).max(1);
-        for (start, block) in (0..n)
-            .step_by(rows as usize)
-            .zip(log_p.chunks_mut((rows * k) as usize))
-        {
-            let scores = tch::no_grad(|| {
-                let features = features.narrow(0, start, rows.min(n - start));
-                self.heads
-                    .forward_head(&features.to_device(self.store.device()), head as i64)
-                    .log_softmax(1, Kind::Float)
-                    .to_device(Device::Cpu)
-                    .contiguous()
-            });
-            scores.copy_data(block, block.len());
-        }
-        log_p
-    }
-
-    /// Solves for `heads`, reports what did not converge, and gives their record.
-    fn solve(
-        &self,
-        context: &Context,
-        features: &Tensor,
-        heads: impl IntoIterator<Item = usize>,
-    ) -> Result<(Vec<(usize, Transport)>, LabelStepRecord)> {
-        let started = std::time::Instant::now();
-        context.monitor.begin(Phase::Cluster, "balancing labels", 0);
-        let solved: Result<Vec<_>> = heads
-            .into_iter()
-            .map(|head| Ok((head, self.transport(features, head)?)))
-            .collect();
-        context.monitor.end();
-        let solved = solved?;
-        for (head, transport) in solved.iter().filter(|(_, transport)| !transport.converged) {
-            context.monitor.warn(&format!(
-                "the label step of head {head} stopped after {} iterations at error {:.2} \
-                 (tolerance {}); a smaller --lambda or a larger --tolerance converges sooner",
-                transport.iterations, transport.error, self.options.tolerance
-            ));
-        }
-        // Over the heads that were solved: the passes of all, the largest error, the mean cost.
-        let transports = || solved.iter().map(|(_, transport)| transport);
-        let record = LabelStepRecord {
-            clusters: self.heads.clusters() as usize,
-            iterations: Some(transports().map(|one| one.iterations).sum()),
-            error: transports().map(|one| one.error).reduce(f64::max),
-            cost: Some(transports().map(|one| one.cost).sum::<f64>() / solved.len() as f64),
-            seconds: [(
-                Phase::Cluster.name().to_string(),
-                started.elapsed().as_secs_f64(),
-            )]
-            .into(),
-            ..LabelStepRecord::default()
-        };
-        Ok((solved, record))
-    }
 }
 
 impl Method for Sela {
     fn next_label_step(&self) -> Option<u64> {
-        self.due.get(self.done).copied()
+        self.times.next()
     }
 
     fn label_step(&mut self, context: &Context) -> Result<LabelStep> {
@@ -343,18 +226,16 @@ impl Method for Sela {
                 head..head + 1
             }
         };
-        let (solved, record) = self.solve(context, &features, heads)?;
+        let (solved, record) =
+            self.options
+                .balancing()
+                .solve(context, &self.heads, &features, heads)?;
         let mut labels = std::mem::take(&mut self.labels);
         for (head, transport) in solved {
             labels[head] = transport.labels;
         }
         self.take_labels(labels);
-        while self
-            .next_label_step()
-            .is_some_and(|due| due <= context.position.images)
-        {
-            self.done += 1;
-        }
+        self.times.pass(context.position.images);
         Ok(LabelStep {
             labels: self.labels.clone(),
             record,
@@ -392,7 +273,12 @@ impl Method for Sela {
 
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
         let features = context.features(FeatureKind::Activation, View::Plain)?;
-        let (solved, record) = self.solve(context, &features, 0..self.options.heads)?;
+        let (solved, record) = self.options.balancing().solve(
+            context,
+            &self.heads,
+            &features,
+            0..self.options.heads,
+        )?;
         let scalings: Vec<Tensor> = solved
             .iter()
             .map(|(_, transport)| Tensor::from_slice(&transport.log_scalings))
@@ -408,12 +294,7 @@ impl Method for Sela {
             log_scalings: Tensor::stack(&scalings, 0),
             lambda: self.options.lambda,
         };
-        let assignments = assigner.to_device(self.store.device()).assign(&features);
-        Ok(Labelling {
-            assignments,
-            assigner: Box::new(assigner),
-            record,
-        })
+        Ok(labelled(context, &features, assigner, record))
     }
 
     fn preview(&self, context: &Context, batch: &Batch) -> Result<Vec<Panel>> {
@@ -440,7 +321,7 @@ impl Method for Sela {
 
     fn archive(&mut self, archive: &mut Archive) -> Result<()> {
         archive.tensor("labels", &mut self.targets)?;
-        archive.value("done", &mut self.done)?;
+        archive.value("done", self.times.done())?;
         if archive.restores() {
             let heads = 0..self.heads.heads();
             let labels = heads.map(|head| to_labels(&self.targets.get(head)));
@@ -448,30 +329,6 @@ impl Method for Sela {
         }
         self.features.archive(archive)
     }
-}
-
-/// The authors' density: 100 label steps in 200 epochs; short runs get more for each epoch, since
-/// the first steps matter most.
-fn default_label_steps(epochs: usize) -> usize {
-    (epochs / 2).max(epochs.min(20)).max(2)
-}
-
-/// Images seen when labels are due (`main.py: optimize_times`), without those beyond the end.
-fn label_times(options: &Options, epochs: usize, images: usize) -> Vec<u64> {
-    let span = (epochs as f64 + 1.01) * images as f64;
-    let last = (options.label_steps - 1).max(1) as f64;
-    let end = (epochs * images) as u64;
-    (0..options.label_steps)
-        .map(|step| {
-            let t = step as f64 / last;
-            let share = match options.label_schedule {
-                LabelSchedule::Quadratic => t * t,
-                LabelSchedule::Linear => t,
-            };
-            (span * share) as u64
-        })
-        .filter(|&time| time < end)
-        .collect()
 }
 
 /// i mod k, shuffled.

@@ -60,9 +60,7 @@ pub fn config(entry: &MethodEntry, images: usize, edit: impl Fn(&mut Config)) ->
     config.cluster.clusters = 6;
     config.model.arch = BACKBONES[0].name.into();
     edit(&mut config);
-    let mut options = std::mem::take(&mut config.method);
-    entry.complete(&config, &mut options).unwrap();
-    config.method = options;
+    entry.complete_in(&mut config).unwrap();
     config
 }
 

@@ -185,9 +185,7 @@ fn options(entry: &MethodEntry, images: usize) -> Result<Config> {
     config.train.precision = PrecisionChoice::F32;
     config.model.arch = BACKBONES[0].name.into();
     config.data.cache = CacheChoice::Ram;
-    let mut options = std::mem::take(&mut config.method);
-    entry.complete(&config, &mut options)?;
-    config.method = options;
+    entry.complete_in(&mut config)?;
     Ok(config)
 }
 

@@ -71,10 +71,7 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
     let numbers = precision(config.train.precision, device);
     config.train.precision = numbers.into();
     check(&config)?;
-    let mut options = std::mem::take(&mut config.method);
-    let chosen = entry.complete(&config, &mut options)?;
-    config.method = options;
-    for choice in chosen {
+    for choice in entry.complete_in(&mut config)? {
         if choice.name == "clusters" && args.clusters.is_some() {
             return Err(usage(format!("{}: leave --clusters out", choice.reason)));
         }
