@@ -1,6 +1,7 @@
 //! Features that are extracted while images are decoded, beside those of a pass of its own.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use image::{Rgb, RgbImage};
 use ssl_cluster::cluster::assigner::FeatureKind;
@@ -96,7 +97,7 @@ fn features_extracted_while_decoding_are_those_of_a_pass() {
             let mut ahead = FeaturePrefetch::new(&config, &network, &profile, all, wanted);
             let mut see = |pixels, rows| ahead.see(pixels, rows);
             let watch = Some(&mut see as &mut Watch);
-            let data = Dataset::load(set, 32, &cache, watch, &Silent).unwrap();
+            let data = Dataset::load(Arc::new(set), 32, &cache, watch, &Silent).unwrap();
             assert_eq!(data.len(), readable);
             let prefetched = ahead.finish(data.len());
             let early: Tensor = prefetched.take(Position::default(), wanted).unwrap();
@@ -135,7 +136,14 @@ fn features_of_another_kind_or_of_too_few_images_are_not_taken() {
         let mut ahead = FeaturePrefetch::new(&config, &network, &profile, all, wanted);
         let mut see = |pixels, rows| ahead.see(pixels, rows);
         let set = ImageSet::find(folder.path()).unwrap();
-        Dataset::load(set, 32, &cache, Some(&mut see as &mut Watch), &Silent).unwrap();
+        Dataset::load(
+            Arc::new(set),
+            32,
+            &cache,
+            Some(&mut see as &mut Watch),
+            &Silent,
+        )
+        .unwrap();
         ahead
     };
     let begun = Position {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -307,7 +308,7 @@ fn pretext_accuracy(
     }
     let method = method_of_run(run, config, &extractor.network)?;
     let cache = Cache::of_user(config.data.cache);
-    let data = Dataset::load(set, extractor.store, &cache, None, &Silent)?;
+    let data = Dataset::load(Arc::new(set), extractor.store, &cache, None, &Silent)?;
     let (monitor, profile): (&dyn Monitor, _) = (&Silent, Profile::off());
     let context = MethodContext {
         config,

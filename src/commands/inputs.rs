@@ -1,6 +1,7 @@
 //! The images that a command works on: found, looked at, decoded, and those left out named.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use tch::Device;
@@ -106,7 +107,7 @@ pub(super) fn run_info(input: Inputs, set: &ImageSet) -> RunInfo {
 
 /// Decodes the images as the options say.
 pub(super) fn load(
-    set: ImageSet,
+    set: Arc<ImageSet>,
     config: &Config,
     watch: Option<&mut Watch>,
     ui: &Ui,

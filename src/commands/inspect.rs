@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -124,7 +125,8 @@ pub fn run(args: InspectArgs, ui: &Ui) -> Result<ExitStatus> {
     config.data.validate().map_err(usage)?;
 
     let started = Instant::now();
-    let data = load(set, &config, None, ui)?;
+    let set = Arc::new(set);
+    let data = load(Arc::clone(&set), &config, None, ui)?;
     let mut epochs = Vec::new();
     for epoch in 0..args.epochs {
         // The first decodes as well.
@@ -137,8 +139,8 @@ pub fn run(args: InspectArgs, ui: &Ui) -> Result<ExitStatus> {
         });
     }
     // Afterwards, so that the first epoch finds the files where training would.
-    let survey = survey(data.set(), data.kept(), ui)?;
-    let duplicates = paths_of(&survey, data.set());
+    let survey = survey(&set, data.kept(), ui)?;
+    let duplicates = paths_of(&survey, &set);
     let report = Report {
         images: data.len(),
         skipped: data.skipped.len(),

@@ -1,6 +1,7 @@
 //! `preview`: what a method sees of images and what it predicts, as one picture.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -149,7 +150,7 @@ fn panels(
         .into_iter()
         .map(|record| record.path)
         .collect();
-    let data = load(set, config, None, ui)?;
+    let data = load(Arc::new(set), config, None, ui)?;
     if data.is_empty() {
         bail!("no image of '{}' can be read", args.place.display());
     }

@@ -55,31 +55,6 @@ pub enum CacheChoice {
     Off,
 }
 
-impl FromStr for CacheChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "ram" => Ok(Self::Ram),
-            "disk" => Ok(Self::Disk),
-            "off" => Ok(Self::Off),
-            other => Err(format!("'{other}' is no cache: auto, ram, disk or off")),
-        }
-    }
-}
-
-impl fmt::Display for CacheChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Ram => "ram",
-            Self::Disk => "disk",
-            Self::Off => "off",
-        })
-    }
-}
-
 /// What of a kept square the network sees when features are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

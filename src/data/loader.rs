@@ -19,6 +19,8 @@ pub struct PixelBatch {
     pub images: ImageBatch,
     /// Which images of the data set they are.
     pub indices: Vec<u32>,
+    /// Where their other planes are.
+    pub pixels: Arc<Pixels>,
 }
 
 impl PixelBatch {
@@ -46,6 +48,7 @@ impl PixelBatch {
         Ok(Self {
             images,
             indices: rows.to_vec(),
+            pixels: Arc::clone(pixels),
         })
     }
 }

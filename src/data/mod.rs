@@ -6,6 +6,7 @@ pub mod augment;
 pub mod cache;
 pub mod decode;
 pub mod image_batch;
+pub mod items;
 pub mod loader;
 pub mod sampler;
 pub mod source;
@@ -16,13 +17,14 @@ use std::sync::Arc;
 
 use crate::monitor::{Interrupted, Monitor, Phase};
 use cache::{Cache, Pixels, Read, Watch};
-use source::{ImageSet, Skipped};
+use items::Items;
+use source::Skipped;
 
-/// Images at the working size, with their names and, where folders tell, their classes.
+/// Items at the working size, with their names and, where folders tell, their classes.
 #[derive(Debug)]
 pub struct Dataset {
-    set: Arc<ImageSet>,
-    /// Rows of the set that could be read.
+    items: Arc<dyn Items>,
+    /// Those of them that could be read.
     kept: Vec<u32>,
     /// For each image the index of its class; `None` where the folders tell none.
     pub class_of: Option<Vec<u32>>,
@@ -48,19 +50,18 @@ pub enum DataError {
 }
 
 impl Dataset {
-    /// Decodes every image of `set` to squares of `side` pixels, or finds them decoded. What cannot be
+    /// Decodes all `items` to squares of `side` pixels, or finds them decoded. What cannot be
     /// read is left out and listed in `skipped`. What is decoded is shown to `watch`, while decoding goes
     /// on.
     pub fn load(
-        set: ImageSet,
+        items: Arc<dyn Items>,
         side: usize,
         cache: &Cache,
         watch: Option<&mut Watch>,
         monitor: &dyn Monitor,
     ) -> Result<Self, DataError> {
-        let set = Arc::new(set);
-        monitor.begin(Phase::Read, "reading images", set.files.len() as u64);
-        let read = Pixels::open(&set, side, cache, watch, monitor);
+        monitor.begin(Phase::Read, "reading images", items.len() as u64);
+        let read = Pixels::open(&items, side, cache, watch, monitor);
         monitor.end();
         let Read {
             pixels,
@@ -68,12 +69,12 @@ impl Dataset {
             skipped: mut unreadable,
             lasting: _,
         } = read?;
-        let mut skipped = set.skipped.clone();
+        let mut skipped = items.skipped().to_vec();
         skipped.append(&mut unreadable);
-        let classes = kept.iter().map(|&row| set.files[row as usize].class);
+        let classes = kept.iter().map(|&row| items.class(row as usize));
         let class_of = classes.collect();
         Ok(Self {
-            set,
+            items,
             kept,
             class_of,
             pixels: Arc::new(pixels),
@@ -81,12 +82,7 @@ impl Dataset {
         })
     }
 
-    /// What it was read from.
-    pub fn set(&self) -> &ImageSet {
-        &self.set
-    }
-
-    /// The rows of [`Self::set`] that the images are.
+    /// Which of the items that it was read from the images are.
     pub fn kept(&self) -> &[u32] {
         &self.kept
     }
@@ -102,7 +98,12 @@ impl Dataset {
 
     /// Path of an image relative to the data root.
     pub fn name(&self, image: usize) -> &str {
-        &self.set.files[self.kept[image] as usize].name
+        self.items.name(self.kept[image] as usize)
+    }
+
+    /// What an image belongs to: see [`Items::group`].
+    pub fn group(&self, image: usize) -> u32 {
+        self.items.group(self.kept[image] as usize)
     }
 
     /// The paths of all images.
@@ -112,6 +113,6 @@ impl Dataset {
 
     /// Names of the classes; empty where the folders tell none.
     pub fn classes(&self) -> &[String] {
-        &self.set.classes
+        self.items.classes()
     }
 }

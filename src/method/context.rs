@@ -1,5 +1,7 @@
 //! What a method sees of a run: the network, the images, the place in the run.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,7 @@ use crate::cluster::assigner::FeatureKind;
 use crate::config::{Config, DataConfig};
 use crate::data::Dataset;
 use crate::data::augment::{self, Augmentation, Recipe, ViewKey};
+use crate::data::cache::Pixels;
 use crate::data::image_batch::ImageBatch;
 use crate::data::loader::{PixelBatch, batches, equal_lengths};
 use crate::device::{send, within_memory};
@@ -58,6 +61,7 @@ pub struct Batch {
     pub indices: Vec<u32>,
     /// `indices` as `[b] i64` on the device.
     pub index: Tensor,
+    pixels: Arc<Pixels>,
 }
 
 impl Batch {
@@ -68,6 +72,7 @@ impl Batch {
             images: batch.images.on(network.device()),
             index: send(&index, network.device()),
             indices: batch.indices,
+            pixels: batch.pixels,
         }
     }
 
@@ -96,6 +101,7 @@ impl Batch {
                 images: self.images.narrow(start, length),
                 indices: self.indices[start..end].to_vec(),
                 index: self.index.narrow(0, start as i64, length as i64),
+                pixels: Arc::clone(&self.pixels),
             }
         };
         (0..count).map(part).collect()
@@ -146,6 +152,30 @@ impl Context<'_> {
     /// `[b · m, 3, size, size] f32` in 0..1.
     pub fn render(&self, batch: &Batch, recipes: &[Recipe], size: usize) -> Tensor {
         let make = || augment::cook(&batch.images, recipes, size as i64).contiguous();
+        self.profile.time(Part::Augment, || tch::no_grad(make))
+    }
+
+    /// The same views of another plane of the items (depth, the next frame): `[b · m, c, size, size] f32` in
+    /// 0..1. Crop, angle and mirror are those of the recipes; colours do not concern it.
+    ///
+    /// # Errors
+    /// An item that cannot be read any more.
+    ///
+    /// # Panics
+    /// If the items have no plane of that number.
+    pub fn render_plane(
+        &self,
+        batch: &Batch,
+        plane: usize,
+        recipes: &[Recipe],
+        size: usize,
+    ) -> Result<Tensor> {
+        let make = || -> Result<Tensor> {
+            let there = batch.pixels.plane(plane, &batch.indices)?;
+            let there = there.to_device(self.network.device());
+            let discrete = batch.pixels.is_discrete(plane);
+            Ok(augment::crops(&there, recipes, size as i64, discrete))
+        };
         self.profile.time(Part::Augment, || tch::no_grad(make))
     }
 

@@ -109,6 +109,7 @@ mod tests {
 
     use super::{Checkpoint, CheckpointMeta};
     use crate::random::{Purpose, stream};
+    use crate::run_dir::replace;
 
     #[test]
     fn numbers_come_back_to_the_bit() {
@@ -124,9 +125,9 @@ mod tests {
         let mut saved = Checkpoint::new(meta);
         saved.add("bank", [("a".to_string(), Tensor::from_slice(&numbers))]);
         saved.add("banks", [("a".to_string(), Tensor::from_slice(&[1_i64]))]);
-        saved
-            .write(&mut std::fs::File::create(&path).unwrap())
-            .unwrap();
+        let mut bytes = Vec::new();
+        saved.write(&mut bytes).unwrap();
+        replace(&path, &bytes).unwrap();
         let mut read = Checkpoint::read(&path).unwrap();
         assert_eq!(read.meta, saved.meta);
         let bank = read.take("bank");

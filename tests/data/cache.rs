@@ -7,6 +7,7 @@ use image::{ImageFormat, Rgb, RgbImage};
 use ssl_cluster::config::CacheChoice;
 use ssl_cluster::data::cache::decoding::decode_ahead;
 use ssl_cluster::data::cache::{Cache, Pixels, Read, store};
+use ssl_cluster::data::items::Items;
 use ssl_cluster::data::loader::batches;
 use ssl_cluster::data::source::ImageSet;
 use ssl_cluster::monitor::{Interrupted, Silent};
@@ -17,7 +18,7 @@ use super::save;
 const SIDE: usize = 6;
 
 /// Ten images of different colours, of which those at 3 and 4 cannot be read.
-fn images(folder: &Path) -> Arc<ImageSet> {
+fn images(folder: &Path) -> Arc<dyn Items> {
     for index in 0..10_u8 {
         let image = RgbImage::from_pixel(8, 8, Rgb([index * 20, 0, 0]));
         save(
@@ -31,7 +32,7 @@ fn images(folder: &Path) -> Arc<ImageSet> {
     find(folder)
 }
 
-fn find(folder: &Path) -> Arc<ImageSet> {
+fn find(folder: &Path) -> Arc<dyn Items> {
     Arc::new(ImageSet::find(folder).unwrap())
 }
 
@@ -47,14 +48,14 @@ fn reds(read: &Read) -> Vec<i64> {
 #[test]
 fn every_cache_gives_the_same_images_and_the_one_on_disk_is_found_again() {
     let (folder, cache) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let open_at = |set: &Arc<ImageSet>, side, choice| {
+    let open_at = |set: &Arc<dyn Items>, side, choice| {
         let cache = Cache {
             choice,
             directory: Some(cache.path().into()),
         };
         Pixels::open(set, side, &cache, None, &Silent).unwrap()
     };
-    let open = |set: &Arc<ImageSet>, choice| open_at(set, SIDE, choice);
+    let open = |set: &Arc<dyn Items>, choice| open_at(set, SIDE, choice);
     let set = images(folder.path());
     let expected = [0, 20, 40, 100, 120, 140, 160, 180];
     for choice in [
@@ -65,10 +66,10 @@ fn every_cache_gives_the_same_images_and_the_one_on_disk_is_found_again() {
         CacheChoice::Auto,
     ] {
         let read = open(&set, choice);
-        assert_eq!(reds(&read), expected, "{choice}");
-        assert_eq!(read.kept, [0, 1, 2, 5, 6, 7, 8, 9], "{choice}");
+        assert_eq!(reds(&read), expected, "{choice:?}");
+        assert_eq!(read.kept, [0, 1, 2, 5, 6, 7, 8, 9], "{choice:?}");
         let skipped: Vec<&str> = read.skipped.iter().map(|s| s.path.as_str()).collect();
-        assert_eq!(skipped, ["3.png", "4.png"], "{choice}");
+        assert_eq!(skipped, ["3.png", "4.png"], "{choice:?}");
     }
     let files = || store::files(cache.path()).unwrap();
     assert_eq!(files().len(), 1, "found again, not written again");
@@ -87,7 +88,8 @@ fn every_cache_gives_the_same_images_and_the_one_on_disk_is_found_again() {
     let list = folder.path().join("list.txt");
     std::fs::write(&list, "0.png\ngone.png\n").unwrap();
     let listed = ImageSet::find_from(&[&list], folder.path()).unwrap();
-    let read = open(&Arc::new(listed), CacheChoice::Disk);
+    let listed: Arc<dyn Items> = Arc::new(listed);
+    let read = open(&listed, CacheChoice::Disk);
     assert_eq!((reds(&read), read.skipped.len()), (vec![0], 1));
     assert_eq!(files().len(), 3);
     std::fs::remove_file(gone).unwrap();
@@ -126,7 +128,7 @@ fn blocks_cover_the_set_once_and_a_failure_ends_them() {
     let folder = TempDir::new().unwrap();
     let set = images(folder.path());
     let (mut kept, mut skipped, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-    decode_ahead::<Interrupted>(&set, SIDE, 4, &mut |read, rows| {
+    decode_ahead::<Interrupted>(set.as_ref(), SIDE, 4, &mut |read, rows| {
         assert_eq!(read.pixels.len(), read.kept.len());
         kept.extend(read.kept);
         skipped.extend(read.skipped);
@@ -137,7 +139,7 @@ fn blocks_cover_the_set_once_and_a_failure_ends_them() {
     assert_eq!(kept, [0, 1, 2, 5, 6, 7, 8, 9]);
     assert_eq!((skipped.len(), counts), (2, vec![4, 4, 2]));
     let mut blocks = 0;
-    let result = decode_ahead(&set, SIDE, 1, &mut |_, _| {
+    let result = decode_ahead(set.as_ref(), SIDE, 1, &mut |_, _| {
         blocks += 1;
         Err(Interrupted)
     });

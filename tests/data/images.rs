@@ -10,6 +10,7 @@ use ssl_cluster::data::cache::Pixels;
 use ssl_cluster::data::cache::decoding::decode as decode_block;
 use ssl_cluster::data::decode::{self, DecodeError, centre_square};
 use ssl_cluster::data::image_batch::ImageBatch;
+use ssl_cluster::data::items::Layout;
 use ssl_cluster::data::loader::{batches, equal_lengths, training_lengths};
 use ssl_cluster::data::source::ImageSet;
 use tch::{Kind, Tensor};
@@ -170,7 +171,7 @@ fn pixels(count: usize, side: usize) -> (Arc<Pixels>, Tensor) {
         );
     }
     let set = ImageSet::find(folder.path()).unwrap();
-    let read = decode_block(&set, 0..count, side);
+    let read = decode_block(&set, 0..count, &Layout::of(&set, side));
     assert_eq!((read.kept.len(), read.skipped.len()), (count, 0));
     let rows: Vec<u32> = (0..count as u32).collect();
     let all = read.pixels.gather(&rows).unwrap();

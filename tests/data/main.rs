@@ -6,6 +6,7 @@ mod cache;
 mod common;
 mod decode;
 mod images;
+mod items;
 mod planes;
 mod sources;
 

@@ -1,6 +1,7 @@
 //! A training of any method in this process, on a folder of images.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -67,7 +68,7 @@ pub fn config(entry: &MethodEntry, images: usize, edit: impl Fn(&mut Config)) ->
 pub fn dataset(folder: &Path, config: &Config) -> Dataset {
     let cache = Cache::of_user(CacheChoice::Ram);
     let set = ImageSet::find(folder).unwrap();
-    Dataset::load(set, config.data.store, &cache, None, &Silent).unwrap()
+    Dataset::load(Arc::new(set), config.data.store, &cache, None, &Silent).unwrap()
 }
 
 /// Until it is dropped, no other test of this process draws: libtorch has one generator for all threads,

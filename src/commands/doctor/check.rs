@@ -2,6 +2,7 @@
 //! two ways of doing a thing (image by image and by batches, search and products) are compared.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use image::{Rgb, RgbImage};
@@ -253,7 +254,7 @@ fn losses(device: Device, entry: &MethodEntry, folder: &Path) -> Result<[Verdict
     let set = ImageSet::find(folder)?;
     let config = options(entry, set.files.len())?;
     let cache = Cache::of_user(CacheChoice::Ram);
-    let data = Dataset::load(set, config.data.store, &cache, None, &Silent)?;
+    let data = Dataset::load(Arc::new(set), config.data.store, &cache, None, &Silent)?;
     let backbone = &BACKBONES[0];
     let size = config.data.size;
     let network = Network::new(backbone, size, false, Device::Cpu, Precision::F32)?;

@@ -6,6 +6,7 @@ mod settings;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use tch::Device;
@@ -142,7 +143,7 @@ fn read(
         .as_mut()
         .map(|ahead| |pixels, rows| ahead.see(pixels, rows));
     let watch = see.as_mut().map(|see| see as &mut Watch);
-    let data = load(set, config, watch, ui)?;
+    let data = load(Arc::new(set), config, watch, ui)?;
     report_skipped(&data.skipped, data.len() + data.skipped.len(), strict, ui)?;
     config.run.images = data.len();
     check(config)?;
@@ -172,7 +173,7 @@ fn resume(args: &TrainArgs, path: &Path, ui: &Ui) -> Result<ExitStatus> {
     device::set_threads(Some(args.machine.threads.unwrap_or(config.train.threads)));
     let set = images_of_run(&config)?;
     let profile = profile_of(args, device);
-    let data = profile.time(Part::Decode, || load(set, &config, None, ui))?;
+    let data = profile.time(Part::Decode, || load(Arc::new(set), &config, None, ui))?;
     report_skipped(
         &data.skipped,
         config.run.images + data.skipped.len(),

@@ -10,7 +10,7 @@ use crate::device::send;
 
 /// See [`super::cook`]. Memory is that of a few batches.
 pub(super) fn cook(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
-    let mut views = crops(pixels, recipes, size);
+    let mut views = crops(&to_unit(pixels), recipes, size, false);
     let steps = recipes.iter().map(|recipe| recipe.operations.len()).max();
     for step in 0..steps.unwrap_or(0) {
         for kind in KINDS {
@@ -28,14 +28,15 @@ pub(super) fn cook(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
     views
 }
 
-/// Crop, resize and mirror by one `grid_sample`.
-fn crops(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
+/// Crop, resize and mirror `[b, c, side, side]` by one `grid_sample`: see [`super::crops`].
+pub(super) fn crops(images: &Tensor, recipes: &[Recipe], size: i64, nearest: bool) -> Tensor {
     const BILINEAR: i64 = 0;
+    const NEAREST: i64 = 1;
     const BORDER: i64 = 1;
-    let images = to_unit(pixels);
-    let (count, b) = (recipes.len() as i64, pixels.size()[0]);
+    let mode = if nearest { NEAREST } else { BILINEAR };
+    let (b, channels, side) = (images.size()[0], images.size()[1], images.size()[3] as f64);
+    let count = recipes.len() as i64;
     let each = count / b.max(1);
-    let side = pixels.size()[1] as f64;
     // Row-major 2x3 matrices from output to input coordinates in [-1, 1].
     let affine: Vec<f32> = recipes
         .iter()
@@ -54,22 +55,17 @@ fn crops(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
         })
         .map(|value| value as f32)
         .collect();
-    let affine = send(&affine, pixels.device()).view([count, 2, 3]);
-    let grid = Tensor::affine_grid_generator(&affine, [count, 3, size, size], false);
+    let affine = send(&affine, images.device()).view([count, 2, 3]);
+    let grid = Tensor::affine_grid_generator(&affine, [count, channels, size, size], false);
     if each == 1 {
-        return images.grid_sampler(&grid, BILINEAR, BORDER, false);
+        return images.grid_sampler(&grid, mode, BORDER, false);
     }
     // The views of an image below each other, so that it is there once.
     images
-        .grid_sampler(
-            &grid.view([b, each * size, size, 2]),
-            BILINEAR,
-            BORDER,
-            false,
-        )
-        .view([b, 3, each, size, size])
+        .grid_sampler(&grid.view([b, each * size, size, 2]), mode, BORDER, false)
+        .view([b, channels, each, size, size])
         .transpose(1, 2)
-        .reshape([count, 3, size, size])
+        .reshape([count, channels, size, size])
 }
 
 /// One kind of operation on images `[b, 3, h, w]`: which numbers it takes, and what it does with them

@@ -220,6 +220,12 @@ pub fn cook_batch(pixels: &Tensor, recipes: &[Recipe], size: i64) -> Tensor {
     batch::cook(pixels, recipes, size)
 }
 
+/// The crops alone (rectangle, angle, mirror) of maps of any kind `[b, c, side, side] f32`, m for each, as many
+/// as there are recipes: `[b · m, c, size, size]`, between pixels by interpolation, or the nearest pixel.
+pub fn crops(maps: &Tensor, recipes: &[Recipe], size: i64, nearest: bool) -> Tensor {
+    batch::crops(maps, recipes, size, nearest)
+}
+
 /// The whole stored squares, resized: `[b, 3, size, size] f32` in 0..1.
 pub fn whole(images: &ImageBatch, size: i64) -> Tensor {
     let side = images.side() as f64;

@@ -1,4 +1,4 @@
-//! Images to squares, group by group.
+//! Items to pixels, group by group.
 
 use std::ops::Range;
 use std::sync::mpsc::sync_channel;
@@ -8,23 +8,24 @@ use super::groups::Groups;
 use super::resident::Resident;
 use super::{Backing, Pixels, Read, Watch};
 use crate::data::DataError;
-use crate::data::decode::{self, DecodeError};
-use crate::data::source::{ImageSet, Skipped};
+use crate::data::decode::DecodeError;
+use crate::data::items::{Items, Layout};
+use crate::data::source::Skipped;
 use crate::device;
 use crate::monitor::{Interrupted, Monitor};
 
 /// Images decoded between two looks at Ctrl-C and the progress bar.
 const GROUP: usize = 512;
 
-/// Decodes some rows of `set` into memory, in parallel; the result does not depend on the number of
+/// Decodes some of `items` into memory, in parallel; the result does not depend on the number of
 /// threads.
-pub fn decode(set: &ImageSet, rows: Range<usize>, side: usize) -> Read {
-    let square = side * side * 3;
-    let mut squares = Vec::new();
+pub fn decode(items: &dyn Items, rows: Range<usize>, layout: &Layout) -> Read {
+    let length = layout.bytes();
+    let mut pixels = Vec::new();
     let failures = Mutex::new(Vec::new());
-    device::append_rows(&mut squares, rows.len(), square, |at, square| {
+    device::append_rows(&mut pixels, rows.len(), length, |at, out| {
         let row = rows.start + at;
-        if let Err(error) = decode_row(set, row, side, square) {
+        if let Err(error) = items.read(row, layout.side, out) {
             let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
             failures.push((row, error));
         }
@@ -39,25 +40,25 @@ pub fn decode(set: &ImageSet, rows: Range<usize>, side: usize) -> Read {
         match failed.next_if(|failure| failure.0 == row) {
             Some((_, error)) => {
                 lasting &= !matches!(error, DecodeError::Io(_));
-                skipped.push(skip(set, row, &error));
+                skipped.push(skip(items, row, &error));
             }
             None => {
                 // What follows an image that cannot be read moves up.
-                let from = (row - rows.start) * square;
-                let to = kept.len() * square;
+                let from = (row - rows.start) * length;
+                let to = kept.len() * length;
                 if from != to {
-                    squares.copy_within(from..from + square, to);
+                    pixels.copy_within(from..from + length, to);
                 }
                 kept.push(row as u32);
             }
         }
     }
-    squares.truncate(kept.len() * square);
-    let mut groups = Groups::new(square);
-    groups.push(Arc::new(squares));
+    pixels.truncate(kept.len() * length);
+    let mut groups = Groups::new(length);
+    groups.push(Arc::new(pixels));
     Read {
         pixels: Pixels {
-            side,
+            layout: layout.clone(),
             count: kept.len(),
             backing: Backing::Memory(groups),
             resident: Resident::default(),
@@ -68,23 +69,24 @@ pub fn decode(set: &ImageSet, rows: Range<usize>, side: usize) -> Read {
     }
 }
 
-/// Decodes `set` to squares of `side` pixels in blocks of `size` images, each while `take` works on
-/// the one before. `take` is also given the rows of the set that the block was made from.
+/// Decodes `items` at `side` pixels in blocks of `size` of them, each while `take` works on
+/// the one before. `take` is also given the rows that the block was made from.
 ///
 /// # Errors
 /// Those of `take`, which end the work.
 pub fn decode_ahead<E>(
-    set: &ImageSet,
+    items: &dyn Items,
     side: usize,
     size: usize,
     take: &mut dyn FnMut(Read, Range<usize>) -> Result<(), E>,
 ) -> Result<(), E> {
+    let layout = &Layout::of(items, side);
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(1);
         scope.spawn(move || {
-            for rows in groups_of(set, size) {
+            for rows in groups_of(items, size) {
                 if sender
-                    .send((decode(set, rows.clone(), side), rows))
+                    .send((decode(items, rows.clone(), layout), rows))
                     .is_err()
                 {
                     break;
@@ -102,11 +104,11 @@ pub fn decode_ahead<E>(
 /// Is given each group of rows and what came of it.
 type Take<'a> = dyn FnMut(Range<usize>, &Read) -> Result<(), DataError> + 'a;
 
-/// Decodes all of `set`: `take` is given each group of rows and what came of it. `watch` sees the images
+/// Decodes all `items`: `take` is given each group of rows and what came of it. `watch` sees the images
 /// of a group while the next one is decoded.
 pub(super) fn by_groups(
-    set: &ImageSet,
-    side: usize,
+    items: &dyn Items,
+    layout: &Layout,
     watch: Option<&mut Watch>,
     monitor: &dyn Monitor,
     take: &mut Take,
@@ -121,13 +123,13 @@ pub(super) fn by_groups(
         Ok(())
     };
     let Some(watch) = watch else {
-        for rows in groups_of(set, GROUP) {
-            group(&decode(set, rows.clone(), side), rows)?;
+        for rows in groups_of(items, GROUP) {
+            group(&decode(items, rows.clone(), layout), rows)?;
         }
         return Ok(());
     };
     let mut seen = 0;
-    decode_ahead(set, side, GROUP, &mut |read, rows| {
+    decode_ahead(items, layout.side, GROUP, &mut |read, rows| {
         group(&read, rows)?;
         let first = seen;
         seen += read.kept.len() as u32;
@@ -136,27 +138,18 @@ pub(super) fn by_groups(
     })
 }
 
-fn groups_of(set: &ImageSet, size: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-    let all = set.files.len();
+fn groups_of(items: &dyn Items, size: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    let all = items.len();
     (0..all)
         .step_by(size)
         .map(move |start| start..(start + size).min(all))
 }
 
-pub(super) fn decode_row(
-    set: &ImageSet,
-    row: usize,
-    side: usize,
-    square: &mut [u8],
-) -> Result<(), DecodeError> {
-    decode::square_into(&set.bytes(row)?, side as u32, square)
-}
-
-fn skip(set: &ImageSet, row: usize, error: &DecodeError) -> Skipped {
+fn skip(items: &dyn Items, row: usize, error: &DecodeError) -> Skipped {
     // Decoders' messages end in line breaks now and then.
     let text = error.to_string();
     Skipped {
-        path: set.files[row].name.to_string(),
+        path: items.name(row).into(),
         reason: text.split_whitespace().collect::<Vec<_>>().join(" "),
     }
 }

@@ -1,36 +1,36 @@
-//! Squares in memory, group by group as they were decoded: so one group can be worked on while the next
+//! Items in memory, group by group as they were decoded: so one group can be worked on while the next
 //! one is made.
 
 use std::sync::Arc;
 
-/// Squares of the same size, in groups of any length.
+/// Items of the same size, in groups of any length.
 #[derive(Debug)]
 pub(super) struct Groups {
-    /// Bytes of a square.
-    square: usize,
-    /// The number of the first square of each group.
+    /// Bytes of an item.
+    length: usize,
+    /// The number of the first item of each group.
     starts: Vec<usize>,
     groups: Vec<Arc<Vec<u8>>>,
     count: usize,
 }
 
 impl Groups {
-    /// No squares of so many bytes.
-    pub fn new(square: usize) -> Self {
+    /// No items of so many bytes.
+    pub fn new(length: usize) -> Self {
         Self {
-            square,
+            length,
             starts: Vec::new(),
             groups: Vec::new(),
             count: 0,
         }
     }
 
-    /// Puts a group behind the others, one square behind the other.
-    pub fn push(&mut self, squares: Arc<Vec<u8>>) {
-        if !squares.is_empty() {
+    /// Puts a group behind the others, one item behind the other.
+    pub fn push(&mut self, items: Arc<Vec<u8>>) {
+        if !items.is_empty() {
             self.starts.push(self.count);
-            self.count += squares.len() / self.square;
-            self.groups.push(squares);
+            self.count += items.len() / self.length;
+            self.groups.push(items);
         }
     }
 
@@ -41,22 +41,22 @@ impl Groups {
         }
     }
 
-    /// The number of squares.
+    /// The number of items.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// A square.
+    /// An item.
     ///
     /// # Panics
     /// If there are not so many.
-    pub fn square(&self, at: usize) -> &[u8] {
+    pub fn item(&self, at: usize) -> &[u8] {
         let group = self.starts.partition_point(|&start| start <= at) - 1;
-        let place = (at - self.starts[group]) * self.square;
-        &self.groups[group][place..place + self.square]
+        let place = (at - self.starts[group]) * self.length;
+        &self.groups[group][place..place + self.length]
     }
 
-    /// The squares of each group, one behind the other.
+    /// The items of each group, one behind the other.
     pub fn groups(&self) -> impl Iterator<Item = &[u8]> {
         self.groups.iter().map(|group| group.as_slice())
     }
@@ -69,19 +69,19 @@ mod tests {
     use super::Groups;
 
     #[test]
-    fn squares_are_found_in_their_groups() {
+    fn items_are_found_in_their_groups() {
         let mut groups = Groups::new(2);
         for (first, count) in [(0, 3), (3, 0), (3, 1), (4, 2)] {
-            let squares = (first..first + count).flat_map(|at| [at, 100 + at]);
-            groups.push(Arc::new(squares.collect()));
+            let items = (first..first + count).flat_map(|at| [at, 100 + at]);
+            groups.push(Arc::new(items.collect()));
         }
         assert_eq!(groups.count(), 6);
         for at in 0..6 {
-            assert_eq!(groups.square(at), [at as u8, 100 + at as u8]);
+            assert_eq!(groups.item(at), [at as u8, 100 + at as u8]);
         }
         let mut twice = Groups::new(2);
         twice.append(&groups);
         twice.append(&groups);
-        assert_eq!((twice.count(), twice.square(7)), (12, &[1, 101][..]));
+        assert_eq!((twice.count(), twice.item(7)), (12, &[1, 101][..]));
     }
 }

@@ -13,14 +13,15 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::DataError;
-use super::source::{ImageSet, Skipped};
+use super::items::{Depth, Items, Layout};
+use super::source::Skipped;
 use crate::config::CacheChoice;
 use crate::device;
 use crate::monitor::Monitor;
-use decoding::{by_groups, decode_row};
+use decoding::by_groups;
 use groups::Groups;
 use resident::Resident;
 use store::Store;
@@ -50,10 +51,10 @@ impl Cache {
     }
 }
 
-/// Squares of RGB pixels `[n, side, side, 3] u8`.
+/// The planes of items, as [`Layout`] says; the first of them are colours `[n, side, side, 3] u8`.
 #[derive(Debug)]
 pub struct Pixels {
-    side: usize,
+    layout: Layout,
     count: usize,
     backing: Backing,
     resident: Resident,
@@ -62,17 +63,17 @@ pub struct Pixels {
 #[derive(Debug)]
 enum Backing {
     Memory(Groups),
-    /// One square behind the other, from the start. Read, not mapped: the system's page cache serves
+    /// One item behind the other, from the start. Read, not mapped: the system's page cache serves
     /// both alike, and a file cut short is an error here and would be the end of the program there.
     File(File),
-    /// The images themselves, of these rows.
-    Images {
-        set: Arc<ImageSet>,
+    /// The items themselves, of these rows.
+    Items {
+        items: Arc<dyn Items>,
         rows: Vec<u32>,
     },
 }
 
-/// Pixels, the rows of the set that they come from, and what could not be read.
+/// Pixels, the rows of the items that they come from, and what could not be read.
 #[derive(Debug)]
 pub struct Read {
     pub pixels: Pixels,
@@ -84,12 +85,12 @@ pub struct Read {
 }
 
 impl Read {
-    fn nothing(side: usize) -> Self {
+    fn nothing(layout: Layout) -> Self {
         Self {
             pixels: Pixels {
-                side,
                 count: 0,
-                backing: Backing::Memory(Groups::new(side * side * 3)),
+                backing: Backing::Memory(Groups::new(layout.bytes())),
+                layout,
                 resident: Resident::default(),
             },
             kept: Vec::new(),
@@ -107,19 +108,20 @@ impl Read {
 }
 
 impl Pixels {
-    /// Decodes all of `set`, in parallel, or finds it decoded (then `watch` sees nothing); the result
+    /// Decodes all `items`, in parallel, or finds them decoded (then `watch` sees nothing); the result
     /// does not depend on the number of threads.
     pub fn open(
-        set: &Arc<ImageSet>,
+        items: &Arc<dyn Items>,
         side: usize,
         cache: &Cache,
         watch: Option<&mut Watch>,
         monitor: &dyn Monitor,
     ) -> Result<Read, DataError> {
-        let bytes = (side * side * 3) as f64 * set.files.len() as f64;
+        let layout = Layout::of(items.as_ref(), side);
+        let bytes = layout.bytes() as f64 * items.len() as f64;
         let budget = device::available_memory().map_or(4e9, |memory| memory as f64 * MEMORY_SHARE);
         match cache.choice {
-            CacheChoice::Off => return Self::none(set, side, watch, monitor),
+            CacheChoice::Off => return Self::none(items, layout, watch, monitor),
             CacheChoice::Auto if bytes > budget => monitor.note(&format!(
                 "the decoded images take {:.1} GB, kept on disk (memory holds {:.1} GB)",
                 bytes / 1e9,
@@ -127,30 +129,30 @@ impl Pixels {
             )),
             CacheChoice::Disk => {}
             CacheChoice::Auto | CacheChoice::Ram => {
-                return Self::in_ram(set, side, watch, monitor);
+                return Self::in_ram(items.as_ref(), layout, watch, monitor);
             }
         }
-        let store = Store::new(set, side, cache.directory.as_deref())?;
-        if let Some(read) = store.read(side) {
+        let store = Store::new(items.as_ref(), layout, cache.directory.as_deref())?;
+        if let Some(read) = store.read() {
             monitor.note(&format!(
                 "the decoded images were found in {}",
                 store.path().display()
             ));
             return Ok(read);
         }
-        store.fill(set, side, watch, monitor)
+        store.fill(items.as_ref(), watch, monitor)
     }
 
     /// Keeps all in memory.
     fn in_ram(
-        set: &ImageSet,
-        side: usize,
+        items: &dyn Items,
+        layout: Layout,
         watch: Option<&mut Watch>,
         monitor: &dyn Monitor,
     ) -> Result<Read, DataError> {
-        let mut all = Groups::new(side * side * 3);
-        let mut read = Read::nothing(side);
-        by_groups(set, side, watch, monitor, &mut |_, group| {
+        let mut all = Groups::new(layout.bytes());
+        let mut read = Read::nothing(layout.clone());
+        by_groups(items, &layout, watch, monitor, &mut |_, group| {
             if let Backing::Memory(groups) = &group.pixels.backing {
                 all.append(groups);
             }
@@ -158,7 +160,7 @@ impl Pixels {
             Ok(())
         })?;
         read.pixels = Self {
-            side,
+            layout,
             count: all.count(),
             backing: Backing::Memory(all),
             resident: Resident::default(),
@@ -168,21 +170,21 @@ impl Pixels {
 
     /// Keeps nothing, but finds out what can be read.
     fn none(
-        set: &Arc<ImageSet>,
-        side: usize,
+        items: &Arc<dyn Items>,
+        layout: Layout,
         watch: Option<&mut Watch>,
         monitor: &dyn Monitor,
     ) -> Result<Read, DataError> {
-        let mut read = Read::nothing(side);
-        by_groups(set, side, watch, monitor, &mut |_, group| {
+        let mut read = Read::nothing(layout.clone());
+        by_groups(items.as_ref(), &layout, watch, monitor, &mut |_, group| {
             read.append(group);
             Ok(())
         })?;
         read.pixels = Self {
-            side,
+            layout,
             count: read.kept.len(),
-            backing: Backing::Images {
-                set: Arc::clone(set),
+            backing: Backing::Items {
+                items: Arc::clone(items),
                 rows: read.kept.clone(),
             },
             resident: Resident::default(),
@@ -192,7 +194,7 @@ impl Pixels {
 
     /// Side of the squares, in pixels.
     pub fn side(&self) -> usize {
-        self.side
+        self.layout.side
     }
 
     /// The number of images.
@@ -209,11 +211,44 @@ impl Pixels {
     /// # Errors
     /// A file that cannot be read any more.
     pub fn gather(&self, rows: &[u32]) -> io::Result<Tensor> {
-        let side = self.side as i64;
+        let side = self.layout.side as i64;
+        self.gathered(0, rows, &[rows.len() as i64, side, side, 3])
+    }
+
+    /// The plane of that number of `rows`: `[rows, channels, side, side] f32` in 0..1, where 1 is the largest
+    /// number that its kind holds.
+    ///
+    /// # Errors
+    /// As [`Self::gather`].
+    ///
+    /// # Panics
+    /// If there is no such plane.
+    pub fn plane(&self, plane: usize, rows: &[u32]) -> io::Result<Tensor> {
+        let kind = self.layout.planes[plane];
+        let (side, channels) = (self.layout.side as i64, kind.channels as i64);
+        let count = rows.len() as i64;
+        let bytes = self.gathered(plane, rows, &[count, kind.bytes(self.layout.side) as i64])?;
+        let numbers = match kind.depth {
+            Depth::U8 => bytes.to_kind(Kind::Float) / 255.0,
+            Depth::U16 => {
+                let pairs = bytes.view([count, -1, 2]).to_kind(Kind::Float);
+                (pairs.select(2, 0) + pairs.select(2, 1) * 256.0) / 65_535.0
+            }
+        };
+        let numbers = numbers.view([count, side, side, channels]);
+        Ok(numbers.permute([0, 3, 1, 2]).contiguous())
+    }
+
+    /// Whether the plane of that number has no values between its values.
+    pub fn is_discrete(&self, plane: usize) -> bool {
+        self.layout.planes[plane].discrete
+    }
+
+    /// The bytes of a plane of `rows`, in a tensor of that shape.
+    fn gathered(&self, plane: usize, rows: &[u32], shape: &[i64]) -> io::Result<Tensor> {
         let failure = OnceLock::new();
-        let shape = [rows.len() as i64, side, side, 3];
-        let tensor = device::filled_rows::<u8>(&shape, |at, square| {
-            if let Err(error) = self.read(rows[at] as usize, square) {
+        let tensor = device::filled_rows::<u8>(shape, |at, out| {
+            if let Err(error) = self.read(plane, rows[at] as usize, out) {
                 // The first is enough.
                 let _ = failure.set(error);
             }
@@ -230,44 +265,56 @@ impl Pixels {
         self.resident.gather(self, rows, device)
     }
 
-    /// The square of a row, where squares lie in memory.
+    /// The colours of a row, where pixels lie in memory.
     ///
     /// # Panics
     /// If they do not.
     pub(super) fn kept(&self, row: u32) -> &[u8] {
         match &self.backing {
-            Backing::Memory(groups) => groups.square(row as usize),
-            Backing::File(_) | Backing::Images { .. } => panic!("no square is kept in memory"),
+            Backing::Memory(groups) => &groups.item(row as usize)[self.layout.range(0)],
+            Backing::File(_) | Backing::Items { .. } => panic!("no pixels are kept in memory"),
         }
     }
 
-    /// Whether squares lie in memory.
+    /// Whether pixels lie in memory.
     pub(super) fn is_in_memory(&self) -> bool {
         matches!(self.backing, Backing::Memory(_))
     }
 
-    /// All squares in their order, one behind the other in each part, where they lie in memory.
+    /// All items in their order, one behind the other in each part, where they lie in memory.
     fn in_memory(&self) -> impl Iterator<Item = &[u8]> {
         let groups = match &self.backing {
             Backing::Memory(groups) => Some(groups.groups()),
-            Backing::File(_) | Backing::Images { .. } => None,
+            Backing::File(_) | Backing::Items { .. } => None,
         };
         groups.into_iter().flatten()
     }
 
-    fn read(&self, row: usize, square: &mut [u8]) -> io::Result<()> {
+    fn read(&self, plane: usize, row: usize, out: &mut [u8]) -> io::Result<()> {
+        let range = self.layout.range(plane);
+        let length = self.layout.bytes();
         match &self.backing {
             Backing::Memory(groups) => {
-                square.copy_from_slice(groups.square(row));
+                out.copy_from_slice(&groups.item(row)[range]);
                 Ok(())
             }
-            Backing::File(file) => file.read_exact_at(square, (row * square.len()) as u64),
-            Backing::Images { set, rows } => {
-                let row = rows[row] as usize;
-                decode_row(set, row, self.side, square).map_err(|reason| {
+            Backing::File(file) => file.read_exact_at(out, (row * length + range.start) as u64),
+            Backing::Items { items, rows } => {
+                let item = rows[row] as usize;
+                let side = self.layout.side;
+                let read = match range.len() == length {
+                    true => items.read(item, side, out),
+                    false => {
+                        let mut all = vec![0; length];
+                        let read = items.read(item, side, &mut all);
+                        out.copy_from_slice(&all[range]);
+                        read
+                    }
+                };
+                read.map_err(|reason| {
                     io::Error::other(format!(
                         "'{}' cannot be read any more: {reason}",
-                        set.path(row).display()
+                        items.origin(item)
                     ))
                 })
             }

@@ -1,4 +1,4 @@
-//! All squares on a device, where they take little of its memory: batches are then gathered there, and
+//! The colours of all items on a device, where they take little of its memory: batches are then gathered there, and
 //! nothing crosses the bus, which costs 2 % of an epoch of ResNet-50 on an H100.
 
 use std::sync::{Mutex, PoisonError};

@@ -1,7 +1,7 @@
-//! Files of decoded pixels in the user's cache directory, each for one set of images at one size, found
-//! again by the paths, sizes and times of the images.
+//! Files of decoded pixels in the user's cache directory, each for the items of one data set at one size,
+//! found again by their stamps (of files: paths, sizes and times).
 //!
-//! A file holds the squares `[n, side, side, 3] u8`, then JSON that says which rows they are, then the
+//! A file holds the planes of one item after the other, then JSON that says which rows they are, then the
 //! JSON's length (8 bytes, little-endian). It appears under its name when it is complete, so that
 //! several processes may write and read the same one.
 
@@ -17,7 +17,8 @@ use super::decoding::by_groups;
 use super::resident::Resident;
 use super::{Backing, Pixels, Read, Watch};
 use crate::data::DataError;
-use crate::data::source::{ImageSet, Skipped};
+use crate::data::items::{Items, Layout, Plane};
+use crate::data::source::Skipped;
 use crate::monitor::Monitor;
 
 /// Digits of the key in a file's name.
@@ -32,12 +33,13 @@ const VERSION: &str = "2";
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
+    layout: Layout,
 }
 
 /// What stands behind the pixels.
 #[derive(Debug, Serialize, Deserialize)]
 struct Trailer {
-    /// Images of the set.
+    /// Items, those that could not be read among them.
     images: usize,
     skipped: Vec<(u32, Skipped)>,
 }
@@ -82,22 +84,29 @@ pub fn is_finished(path: &Path) -> bool {
 }
 
 impl Store {
-    /// The place of `set`'s pixels at `side`.
+    /// The place of the pixels of `items`.
     ///
     /// # Errors
     /// No `directory`.
-    pub fn new(set: &ImageSet, side: usize, directory: Option<&Path>) -> Result<Self, DataError> {
+    pub fn new(
+        items: &dyn Items,
+        layout: Layout,
+        directory: Option<&Path>,
+    ) -> Result<Self, DataError> {
         let directory = directory.ok_or_else(|| DataError::Cache {
             path: "$SSL_CLUSTER_CACHE".into(),
             error: io::Error::other("neither it nor XDG_CACHE_HOME nor HOME is set"),
         })?;
         let mut key = blake3::Hasher::new();
-        key.update(format!("{VERSION} {side} {}", set.files.len()).as_bytes());
-        for row in 0..set.files.len() {
-            match set.stamp(row) {
-                Some((path, length, changed)) => {
-                    let path = std::path::absolute(&path).unwrap_or(path);
-                    key.update(format!("{path:?} {length} {changed:?}\n").as_bytes());
+        key.update(format!("{VERSION} {} {}", layout.side, items.len()).as_bytes());
+        for plane in layout.planes.iter().filter(|&plane| *plane != Plane::RGB) {
+            key.update(format!("{plane:?}\n").as_bytes());
+        }
+        for item in 0..items.len() {
+            match items.stamp(item) {
+                Some(stamp) => {
+                    key.update(stamp.as_bytes());
+                    key.update(b"\n");
                 }
                 None => {
                     key.update(b"gone\n");
@@ -107,6 +116,7 @@ impl Store {
         let name = key.finalize().to_hex();
         Ok(Self {
             path: directory.join(format!("{}.{EXTENSION}", &name[..KEY])),
+            layout,
         })
     }
 
@@ -115,15 +125,14 @@ impl Store {
     }
 
     /// The pixels, where they are there and whole.
-    pub(super) fn read(&self, side: usize) -> Option<Read> {
-        read(File::open(&self.path).ok()?, side)
+    pub(super) fn read(&self) -> Option<Read> {
+        read(File::open(&self.path).ok()?, &self.layout)
     }
 
-    /// Decodes `set` into the file.
+    /// Decodes `items` into the file.
     pub(super) fn fill(
         &self,
-        set: &ImageSet,
-        side: usize,
+        items: &dyn Items,
         watch: Option<&mut Watch>,
         monitor: &dyn Monitor,
     ) -> Result<Read, DataError> {
@@ -137,12 +146,12 @@ impl Store {
             .prefix(UNFINISHED)
             .tempfile_in(directory)
             .map_err(failed)?;
-        let images = set.files.len();
+        let images = items.len();
         let (mut skipped, mut lasting) = (Vec::new(), true);
-        by_groups(set, side, watch, monitor, &mut |group, read| {
+        by_groups(items, &self.layout, watch, monitor, &mut |group, read| {
             lasting &= read.lasting;
-            for squares in read.pixels.in_memory() {
-                file.write_all(squares).map_err(failed)?;
+            for pixels in read.pixels.in_memory() {
+                file.write_all(pixels).map_err(failed)?;
             }
             let mut kept = read.kept.iter().copied().peekable();
             let failures = group.filter(|&row| kept.next_if_eq(&(row as u32)).is_none());
@@ -158,12 +167,12 @@ impl Store {
             // What could not be read this time may be readable the next: nobody shall find this file.
             false => file.into_file(),
         };
-        read(file, side)
+        read(file, &self.layout)
             .ok_or_else(|| failed(io::Error::other("what was written cannot be read back")))
     }
 }
 
-fn read(file: File, side: usize) -> Option<Read> {
+fn read(file: File, layout: &Layout) -> Option<Read> {
     let size = file.metadata().ok()?.len();
     let mut length = [0; 8];
     file.read_exact_at(&mut length, size.checked_sub(8)?).ok()?;
@@ -174,7 +183,7 @@ fn read(file: File, side: usize) -> Option<Read> {
     file.read_exact_at(&mut json, start).ok()?;
     let Trailer { images, skipped } = serde_json::from_slice(&json).ok()?;
     let count = images.checked_sub(skipped.len())?;
-    if start != (count * side * side * 3) as u64 {
+    if start != (count * layout.bytes()) as u64 {
         return None;
     }
     let mut left_out = skipped.iter().map(|(row, _)| *row).peekable();
@@ -182,7 +191,7 @@ fn read(file: File, side: usize) -> Option<Read> {
     Some(Read {
         kept: kept.collect(),
         pixels: Pixels {
-            side,
+            layout: layout.clone(),
             count,
             backing: Backing::File(file),
             resident: Resident::default(),

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{self, DecodeError};
+use super::items::Items;
 pub use order::natural_order;
 use shard::Shard;
 
@@ -129,16 +130,6 @@ impl ImageSet {
         }
     }
 
-    /// What tells whether image `row` has changed: its location, size and time of change.
-    pub fn stamp(&self, row: usize) -> Option<(PathBuf, u64, std::time::SystemTime)> {
-        let file = match self.files[row].location {
-            Location::File => self.path(row),
-            Location::Shard { shard, .. } => self.shards[shard as usize].path.clone(),
-        };
-        let metadata = std::fs::metadata(file).ok()?;
-        Some((self.path(row), metadata.len(), metadata.modified().ok()?))
-    }
-
     /// The images of `input`: a directory (recursively; hidden files are left out, symbolic links
     /// followed and loops reported, shards opened), an image, a shard, or a text file with one of
     /// these on each line.
@@ -174,6 +165,49 @@ impl ImageSet {
         let mut finder = Finder::default();
         finder.list(list, Path::new("-"))?;
         Ok(finder.finish())
+    }
+}
+
+impl Items for ImageSet {
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn name(&self, item: usize) -> &str {
+        &self.files[item].name
+    }
+
+    fn origin(&self, item: usize) -> String {
+        self.path(item).display().to_string()
+    }
+
+    fn class(&self, item: usize) -> Option<u32> {
+        self.files[item].class
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn read(&self, item: usize, side: usize, out: &mut [u8]) -> Result<(), DecodeError> {
+        decode::square_into(&self.bytes(item)?, side as u32, out)
+    }
+
+    /// Path, size and time of change.
+    fn stamp(&self, item: usize) -> Option<String> {
+        let path = self.path(item);
+        let metadata = match self.files[item].location {
+            Location::File => std::fs::metadata(&path),
+            Location::Shard { shard, .. } => std::fs::metadata(&self.shards[shard as usize].path),
+        };
+        let metadata = metadata.ok()?;
+        let (length, changed) = (metadata.len(), metadata.modified().ok()?);
+        let path = std::path::absolute(&path).unwrap_or(path);
+        Some(format!("{path:?} {length} {changed:?}"))
+    }
+
+    fn skipped(&self) -> &[Skipped] {
+        &self.skipped
     }
 }
 
