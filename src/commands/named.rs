@@ -2,16 +2,25 @@
 //! files know the same ones and none is written down twice.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde::Serialize;
 use serde::de::value::{Error, StringDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 
 /// A parser of the names of an enum without data, which help and errors list.
 pub(super) fn named<T>() -> impl TypedValueParser<Value = T>
 where
-    T: DeserializeOwned + Clone + Send + Sync + 'static,
+    T: DeserializeOwned + Serialize + Clone + Send + Sync + 'static,
 {
-    PossibleValuesParser::new(names::<T>())
-        .try_map(|name| T::deserialize(StringDeserializer::<Error>::new(name)))
+    // Of several names, serde tells the one that is written; the others are of earlier versions.
+    let written = names::<T>().iter().filter(|&&name| {
+        let value = read::<T>(name).ok();
+        value.is_some_and(|value| serde_json::to_value(value).is_ok_and(|written| written == name))
+    });
+    PossibleValuesParser::new(written.copied()).try_map(|name| read(&name))
+}
+
+fn read<T: DeserializeOwned>(name: &str) -> Result<T, Error> {
+    T::deserialize(StringDeserializer::<Error>::new(name.into()))
 }
 
 /// The names of the variants of `T`, in their order.

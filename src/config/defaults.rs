@@ -202,6 +202,7 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             accumulate: 1,
             lr: 0.05,
             schedule: Schedule::Constant,
+            warmup: 0.0,
             momentum: 0.9,
             weight_decay: 1e-5,
             seed: 0,

@@ -99,6 +99,9 @@ section! {
         accumulate: usize,
         lr: f64,
         schedule: Schedule,
+        /// Epochs in which the learning rate rises from 0 at first.
+        #[serde(default)]
+        warmup: f64,
         momentum: f64,
         weight_decay: f64,
         seed: u64,
@@ -176,6 +179,13 @@ impl DataConfig {
             );
         }
         Ok(())
+    }
+}
+
+impl TrainConfig {
+    /// The learning rate at `t` of the run, 0 to 1.
+    pub fn lr_at(&self, t: f64) -> f64 {
+        self.lr * self.schedule.factor(t, self.epochs, self.warmup)
     }
 }
 
@@ -271,6 +281,12 @@ impl Config {
                 self.run.images,
                 cluster.clusters,
                 (self.run.images / 4).max(2)
+            ));
+        }
+        if !(0.0..train.epochs as f64).contains(&train.warmup) {
+            return Err(format!(
+                "--warmup must lie between 0 and the {} epochs of the run, not {}",
+                train.epochs, train.warmup
             ));
         }
         data.validate()?;

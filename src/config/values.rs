@@ -66,7 +66,7 @@ pub enum PlainView {
     Whole,
 }
 
-/// How the learning rate falls over a run; `t` runs from 0 to 1.
+/// How the learning rate falls over a run, or over what a warm-up leaves of it; `t` runs from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
@@ -78,13 +78,21 @@ pub enum Schedule {
     Cosine,
     /// lr, divided by 5 at t = 0.3, 0.6 and 0.8 (rotation).
     Steps,
-    /// lr, divided by 10 every 150 epochs (SeLa's `lrdrop`)
-    Drops,
+    /// lr, divided by 10 every 150 epochs of the run (SeLa's `lrdrop`).
+    #[serde(rename = "step-decay", alias = "drops")]
+    StepDecay,
 }
 
 impl Schedule {
-    /// The share of the learning rate at `t` of a run of so many epochs.
-    pub fn factor(self, t: f64, epochs: usize) -> f64 {
+    /// The share of the learning rate at `t` of a run of so many epochs, of which the first `warmup` rise from
+    /// 0 in a straight line (Goyal et al., Accurate, Large Minibatch SGD, 2017; SwAV and DINO begin so).
+    pub fn factor(self, t: f64, epochs: usize, warmup: f64) -> f64 {
+        let of_run = t;
+        let warm = warmup / epochs as f64;
+        if t < warm {
+            return t / warm;
+        }
+        let t = (t - warm) / (1.0 - warm);
         match self {
             Self::Constant => 1.0,
             Self::Linear => ((1.0 - t) / 0.4).clamp(0.0, 1.0),
@@ -93,7 +101,7 @@ impl Schedule {
                 .iter()
                 .filter(|&&at| t >= at)
                 .fold(1.0, |f, _| f / 5.0),
-            Self::Drops => 0.1_f64.powf((t * epochs as f64 / 150.0).floor()),
+            Self::StepDecay => 0.1_f64.powf((of_run * epochs as f64 / 150.0).floor()),
         }
     }
 }
@@ -140,5 +148,49 @@ impl fmt::Display for Keep {
 impl From<Keep> for String {
     fn from(keep: Keep) -> Self {
         keep.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Schedule;
+
+    fn at(schedule: Schedule, points: [f64; 5]) -> [f64; 5] {
+        points.map(|t| schedule.factor(t, 300, 0.0))
+    }
+
+    fn near(found: [f64; 5], expected: [f64; 5]) {
+        for (found, expected) in found.into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-9, "{found} beside {expected}");
+        }
+    }
+
+    #[test]
+    fn schedules_fall_as_they_say() {
+        let quarters = [0.0, 0.25, 0.5, 0.75, 1.0];
+        assert_eq!(at(Schedule::Constant, quarters), [1.0; 5]);
+        let linear = at(Schedule::Linear, [0.0, 0.6, 0.7, 0.9, 1.0]);
+        near(linear, [1.0, 1.0, 0.75, 0.25, 0.0]);
+        let half = 0.5_f64.sqrt();
+        let cosine = [1.0, 0.5 + half / 2.0, 0.5, 0.5 - half / 2.0, 0.0];
+        near(at(Schedule::Cosine, quarters), cosine);
+        let steps = at(Schedule::Steps, [0.29, 0.3, 0.6, 0.8, 1.0]);
+        near(steps, [1.0, 0.2, 0.04, 0.008, 0.008]);
+        // 300 epochs: a tenth from the 150th on.
+        let decay = at(Schedule::StepDecay, [0.0, 0.499, 0.5, 0.999, 1.0]);
+        near(decay, [1.0, 1.0, 0.1, 0.1, 0.01]);
+    }
+
+    #[test]
+    fn a_warm_up_rises_to_where_the_schedule_begins() {
+        // 10 of 100 epochs.
+        let warmed = |schedule: Schedule, t| schedule.factor(t, 100, 10.0);
+        for schedule in [Schedule::Constant, Schedule::Linear, Schedule::Cosine] {
+            let rising = [0.0, 0.025, 0.05, 0.075, 0.1].map(|t| warmed(schedule, t));
+            near(rising, [0.0, 0.25, 0.5, 0.75, 1.0]);
+        }
+        assert!((warmed(Schedule::Cosine, 0.55) - 0.5).abs() < 1e-9);
+        assert!(warmed(Schedule::Cosine, 1.0).abs() < 1e-9);
+        assert_eq!(Schedule::Cosine.factor(0.0, 100, 0.0), 1.0);
     }
 }

@@ -68,3 +68,40 @@ fn to_io(error: csv::Error) -> io::Error {
         other => io::Error::other(format!("{other:?}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LabelRecord, format};
+
+    /// RFC 4180, section 2: fields with line breaks, quotes or commas are quoted, quotes doubled.
+    #[test]
+    fn paths_are_quoted_where_they_must_be() {
+        let record = |path: &str, labels| LabelRecord {
+            path: path.into(),
+            label: 3,
+            score: Some(0.25),
+            distance: None,
+            labels,
+        };
+        let mut bytes = Vec::new();
+        let mut writer = (format("csv").unwrap().writer)(Box::new(&mut bytes));
+        for (path, labels) in [
+            ("a/b c.png", None),
+            ("one, two.png", None),
+            ("the \"best\".png", Some(vec![3, 40])),
+            ("two\nlines.png", None),
+            ("ü'é.png", None),
+        ] {
+            writer.record(&record(path, labels)).unwrap();
+        }
+        writer.finish().unwrap();
+        drop(writer);
+        let expected = "path,label,score,distance,labels\n\
+                        a/b c.png,3,0.25,,\n\
+                        \"one, two.png\",3,0.25,,\n\
+                        \"the \"\"best\"\".png\",3,0.25,,3 40\n\
+                        \"two\nlines.png\",3,0.25,,\n\
+                        ü'é.png,3,0.25,,\n";
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+    }
+}

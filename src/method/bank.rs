@@ -144,3 +144,56 @@ impl FeatureBank {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, Tensor};
+
+    use super::{FeatureBank, FeatureSource};
+    use crate::method::{Archive, State};
+
+    fn empty() -> FeatureBank {
+        FeatureBank {
+            features: Tensor::zeros([5, 2], (Kind::Float, Device::Cpu)),
+            seen: Tensor::zeros([5], (Kind::Bool, Device::Cpu)),
+        }
+    }
+
+    fn rows(bank: &FeatureBank) -> Vec<f32> {
+        Vec::try_from(&bank.features.flatten(0, -1)).unwrap()
+    }
+
+    #[test]
+    fn a_bank_keeps_the_newest_features_of_each_image() {
+        let mut bank = empty();
+        let hidden = Tensor::arange(8, (Kind::Float, Device::Cpu)).view([4, 2]);
+        // Image 3 twice: the last counts.
+        bank.keep(&[3, 1, 3, 0], &hidden);
+        assert_eq!(rows(&bank), [6., 7., 2., 3., 0., 0., 4., 5., 0., 0.]);
+        let seen: Vec<bool> = Vec::try_from(&bank.seen).unwrap();
+        assert_eq!(seen, [true, true, false, true, false]);
+        bank.keep(&[1], &(hidden.narrow(0, 0, 1) + 50.0));
+        assert_eq!(rows(&bank)[2..4], [50.0, 51.0]);
+    }
+
+    #[test]
+    fn a_bank_comes_back_with_what_it_has_seen() {
+        let mut bank = empty();
+        bank.keep(&[2], &Tensor::from_slice(&[0.1_f32, -4.5]).view([1, 2]));
+        let mut kept = FeatureSource(Some(bank));
+        let mut state = State::default();
+        kept.archive(&mut Archive::saving(&mut state)).unwrap();
+        let mut restored = FeatureSource(Some(empty()));
+        restored
+            .archive(&mut Archive::restoring(&mut state))
+            .unwrap();
+        let (kept, restored) = (kept.0.unwrap(), restored.0.unwrap());
+        assert_eq!(rows(&kept), rows(&restored));
+        assert_eq!(kept.seen, restored.seen);
+        // A run without a bank neither saves nor wants one.
+        let mut none = State::default();
+        FeatureSource(None)
+            .archive(&mut Archive::restoring(&mut none))
+            .unwrap();
+    }
+}

@@ -63,7 +63,7 @@ fn preset(facts: &Facts) -> Settings {
             ..DataSettings::default()
         },
         train: TrainSettings {
-            schedule: Some(Schedule::Drops),
+            schedule: Some(Schedule::StepDecay),
             ..TrainSettings::default()
         },
         method,

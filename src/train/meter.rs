@@ -156,3 +156,52 @@ impl Meter {
         seconds
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, Tensor};
+
+    use super::Meter;
+    use crate::method::Loss;
+
+    fn loss(value: f64, correct: i64, asked: i64, metric: f64) -> Loss {
+        Loss {
+            correct: Some((Tensor::from(correct), asked)),
+            metrics: [("ab".to_string(), Tensor::from(metric))].into(),
+            ..Loss::of(Tensor::from(value).to_kind(Kind::Float))
+        }
+    }
+
+    fn add_all(meter: &mut Meter, from: usize) {
+        // Parts of batches of other lengths, the second update of each in between.
+        let parts = [(4, 2.0, 3, 1.0), (1, 7.0, 0, 5.0), (3, 1.0, 2, 2.0)];
+        for (images, value, correct, metric) in parts.into_iter().skip(from) {
+            meter.add(0, &loss(value, correct, images as i64, metric), images);
+            meter.add(1, &loss(100.0, 100, 100, metric), images);
+        }
+    }
+
+    #[test]
+    fn means_are_over_images_and_the_loss_is_the_first_updates() {
+        let mut meter = Meter::new(Device::Cpu);
+        assert_eq!((meter.mean_loss(), meter.accuracy()), (0.0, None));
+        add_all(&mut meter, 0);
+        assert_eq!(meter.mean_loss(), (4.0 * 2.0 + 7.0 + 3.0 * 1.0) / 8.0);
+        assert_eq!(meter.accuracy(), Some(5.0 / 8.0));
+        assert_eq!(meter.metrics()["ab"], (4.0 + 5.0 + 3.0 * 2.0) / 8.0);
+    }
+
+    #[test]
+    fn a_meter_goes_on_from_its_sums() {
+        let mut whole = Meter::new(Device::Cpu);
+        add_all(&mut whole, 0);
+        let mut begun = Meter::new(Device::Cpu);
+        begun.add(0, &loss(2.0, 3, 4, 1.0), 4);
+        begun.add(1, &loss(100.0, 100, 100, 1.0), 4);
+        let saved = serde_json::to_string(&begun.sums()).unwrap();
+        let mut resumed = Meter::new(Device::Cpu);
+        resumed.restore(&serde_json::from_str(&saved).unwrap());
+        add_all(&mut resumed, 1);
+        assert_eq!(resumed.sums(), whole.sums());
+    }
+}

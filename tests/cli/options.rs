@@ -62,6 +62,27 @@ fn wrong_usage_exits_with_2_and_names_what_would_do() {
 }
 
 #[test]
+fn a_wrong_name_is_answered_with_the_right_ones() {
+    for (args, names) in [
+        (
+            ["train", "x", "--schedule", "sudden"],
+            "constant, linear, cosine, steps, step-decay",
+        ),
+        (["train", "x", "--cache", "tape"], "auto, ram, disk, off"),
+        (["cluster", "x", "--empty", "drop"], "split, farthest, keep"),
+        (
+            ["cluster", "x", "--solver", "magic"],
+            "auto, sinkhorn, newton",
+        ),
+    ] {
+        ssl_cluster(&args)
+            .assert()
+            .code(2)
+            .stderr(contains(format!("[possible values: {names}]")));
+    }
+}
+
+#[test]
 fn options_are_resolved_in_layers() {
     let folder = TempDir::new().unwrap();
     let images = few_images(folder.path(), 2, 8);

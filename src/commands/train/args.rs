@@ -50,6 +50,9 @@ pub struct TrainArgs {
     /// How the learning rate falls
     #[arg(long, value_parser = named::<Schedule>())]
     pub schedule: Option<Schedule>,
+    /// Epochs, fractions allowed, in which the learning rate rises from 0 at first [default: 0]
+    #[arg(long, value_name = "EPOCHS")]
+    pub warmup: Option<f64>,
     /// Side of the network's input in pixels
     #[arg(long)]
     pub size: Option<usize>,

@@ -52,6 +52,7 @@ pub fn settings(args: &TrainArgs) -> Result<Settings> {
             accumulate: args.accumulate,
             lr: args.lr,
             schedule: args.schedule,
+            warmup: args.warmup,
             seed: args.seed,
             device: args.machine.device,
             precision: args.numbers.precision,

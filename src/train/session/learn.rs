@@ -176,8 +176,7 @@ impl Session<'_> {
 
     /// The learning rate at this share of the run.
     pub(super) fn lr(&self, progress: f64) -> f64 {
-        let train = &self.env.config.train;
-        train.lr * train.schedule.factor(progress, train.epochs)
+        self.env.config.train.lr_at(progress)
     }
 
     pub(super) fn check_loss(&self) -> Result<f64> {
