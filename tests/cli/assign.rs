@@ -20,7 +20,7 @@ fn labels(records: &[Value]) -> HashMap<String, (u64, Value)> {
 
 #[test]
 fn training_images_get_their_own_labels_back() {
-    for method in ["deepcluster", "sela", "rotation"] {
+    for method in ssl_cluster::method::METHODS.iter().map(|entry| entry.name) {
         let run = runs().of(method);
         let output = ssl_cluster(&["assign", text(&run), text(&runs().images)])
             .output()

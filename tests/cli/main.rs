@@ -88,11 +88,11 @@ pub fn runs() -> &'static Runs {
         let folder = TempDir::new().unwrap();
         let images = few_images(folder.path(), 5, 24);
         let runs = Runs { folder, images };
-        for (method, more) in [
-            ("deepcluster", &[][..]),
-            ("sela", &["--heads", "2"]),
-            ("rotation", &[]),
-        ] {
+        for entry in ssl_cluster::method::METHODS {
+            let method = entry.name;
+            // Several heads, where a method has them.
+            let several = entry.options.iter().any(|option| option.key == "heads");
+            let more = if several { &["--heads", "2"][..] } else { &[] };
             let out = runs.of(method);
             ssl_cluster(&[
                 "train",

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use ssl_cluster::config::Keep;
 use ssl_cluster::method::{METHODS, MethodEntry};
 use ssl_cluster::model::weights;
 use ssl_cluster::train::Outcome;
@@ -76,16 +77,19 @@ fn a_run_that_was_cut_short_anywhere_ends_as_if_it_had_not_been() {
     discs(&images, 60, 32);
     for entry in all() {
         // In the middle of epochs, with a batch in four parts.
-        let config = config(entry, 60, |config| {
+        let mut config = config(entry, 60, |config| {
             config.train.accumulate = 4;
             config.train.lr = config.train.lr.min(0.01);
+            config.output.keep_labels = Keep::Newest(1);
         });
         let data = dataset(&images, &config);
         let whole = folder.path().join(format!("{}-whole", entry.name));
         let cut = folder.path().join(format!("{}-cut", entry.name));
         assert_eq!(run(entry, &config, &data, &whole, None), Outcome::Finished);
         let mut stops = 0;
-        for looks in [2, 3, 5] {
+        for (looks, kept) in [(2, Keep::All), (3, Keep::Newest(0)), (5, Keep::Newest(2))] {
+            // How many label files stay changes nothing but that.
+            config.output.keep_labels = kept;
             // A label step looks for Ctrl-C as well, so that a stop is where it falls.
             let outcome = run(entry, &config, &data, &cut, Some(looks));
             stops += usize::from(outcome == Outcome::Interrupted);
