@@ -26,6 +26,7 @@
 #![deny(unsafe_code)]
 
 pub mod cluster;
+pub mod comm;
 pub mod commands;
 pub mod config;
 pub mod data;

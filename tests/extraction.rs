@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use image::{Rgb, RgbImage};
 use ssl_cluster::cluster::assigner::FeatureKind;
+use ssl_cluster::comm::OneProcess;
 use ssl_cluster::config::{CacheChoice, Config};
 use ssl_cluster::data::Dataset;
 use ssl_cluster::data::cache::{Cache, Watch};
@@ -109,6 +110,7 @@ fn features_extracted_while_decoding_are_those_of_a_pass() {
                 monitor: &monitor,
                 profile: &profile,
                 prefetched: &PrefetchedFeatures::default(),
+                comm: &OneProcess,
             };
             let later = context.features(kind, view).unwrap();
             assert_eq!(early, later, "{choice:?} {kind:?} {view:?}");

@@ -38,6 +38,7 @@ pub(super) fn initial_centroids(
     let centroids = match options.init {
         Init::Given(centroids) => centroids.to_kind(Kind::Float).to_device(points.device()),
         Init::PlusPlus | Init::Parallel => spread(points, options)?,
+        Init::Random if options.comm.size() > 1 => random_of_all(points, options),
         Init::Random => {
             points.index_select(0, &random_rows(points, options.clusters, options.seed))
         }
@@ -51,12 +52,36 @@ pub(super) fn initial_centroids(
 
 /// The indices of `count` different rows of `points`, drawn at random, on its device.
 pub(super) fn random_rows(points: &Tensor, count: usize, seed: u64) -> Tensor {
-    let mut rng = stream(seed, Purpose::Clustering, 0, 0);
-    let rows: Vec<i64> = index::sample(&mut rng, points.size()[0] as usize, count)
-        .into_iter()
-        .map(|row| row as i64)
-        .collect();
+    let rows = draw(points.size()[0] as usize, count, seed);
     Tensor::from_slice(&rows).to_device(points.device())
+}
+
+fn draw(all: usize, count: usize, seed: u64) -> Vec<i64> {
+    let mut rng = stream(seed, Purpose::Clustering, 0, 0);
+    let rows = index::sample(&mut rng, all, count).into_iter();
+    rows.map(|row| row as i64).collect()
+}
+
+/// Points of all processes, drawn as one process would from all rows in the order of ranks.
+fn random_of_all(points: &Tensor, options: &KMeansOptions) -> Tensor {
+    let comm = options.comm;
+    let counts = comm.gather(&Tensor::from_slice(&[points.size()[0]]).unsqueeze(1));
+    let counts = Vec::<i64>::try_from(&counts.view(-1)).unwrap_or_default();
+    let first: i64 = counts[..comm.rank()].iter().sum();
+    let shape = [options.clusters as i64, points.size()[1]];
+    // Everyone gives those that are its own.
+    let chosen = Tensor::zeros(shape, (Kind::Double, points.device()));
+    let rows = draw(
+        counts.iter().sum::<i64>() as usize,
+        options.clusters,
+        options.seed,
+    );
+    for (centroid, row) in (0..).zip(rows) {
+        if (0..points.size()[0]).contains(&(row - first)) {
+            chosen.get(centroid).copy_(&points.get(row - first));
+        }
+    }
+    comm.sum_tensor(chosen).to_kind(Kind::Float)
 }
 
 /// Centroids `[k, d] f32` by k-means++ or k-means‖ as `options` say, followed by one iteration (linfa

@@ -12,10 +12,11 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use tch::{Kind, Tensor};
 
 use super::init::initial_centroids;
-use super::points::{self, Points};
+use super::points::{self, Found, Points, Sums};
 use super::preprocess::l2_rows;
 use super::{
     Assignment, ClusterError, Clusterer, Clustering, Empty, Engine, KMeansOptions, Statistics,
+    agreed,
 };
 use crate::cluster::one_thread::OneThread;
 use crate::random::{Purpose, stream};
@@ -46,7 +47,9 @@ impl Clusterer for TensorKMeans {
             options.clusters,
             device,
             self.products,
-        )?;
+            options.comm,
+        );
+        let points = agreed(options.comm, points)?;
         let centroids = initial_centroids(&tensor, options)?;
         let mut run = Run {
             tensor: &tensor,
@@ -61,8 +64,8 @@ impl Clusterer for TensorKMeans {
         run.iterate();
         Ok(Clustering {
             labels: run.points.labels(),
+            sizes: run.sizes(),
             centroids: run.centroids,
-            sizes: run.points.sizes(),
             statistics: Statistics {
                 iterations: run.history.len() - 1,
                 history: run.history,
@@ -88,13 +91,24 @@ struct Run<'a> {
 impl Run<'_> {
     /// Assigns all points to `centroids`, before which `reassigned` clusters were filled.
     fn assign(&mut self, centroids: Tensor, reassigned: usize, since: Instant) -> Assignment {
-        let found = self.points.assign(&centroids);
+        let Found {
+            assignment: found,
+            empty,
+        } = self.points.assign(&centroids);
+        let comm = self.options.comm;
+        let mut sums = [found.objective, found.moved as f64];
+        comm.sum(&mut sums);
         let assignment = Assignment {
             reassigned,
             seconds: since.elapsed().as_secs_f64(),
-            ..found.assignment
+            objective: sums[0],
+            moved: sums[1] as usize,
         };
-        (self.centroids, self.empty) = (centroids, found.empty);
+        self.centroids = centroids;
+        self.empty = match comm.size() {
+            1 => empty,
+            _ => self.sizes().iter().filter(|&&size| size == 0).count(),
+        };
         self.history.push(assignment);
         assignment
     }
@@ -103,7 +117,7 @@ impl Run<'_> {
     fn iterate(&mut self) {
         for _ in 0..self.options.iterations {
             let since = Instant::now();
-            let mut centroids = self.points.means(&self.centroids);
+            let mut centroids = self.means();
             let reassigned = if self.fills() {
                 self.fill(&mut centroids)
             } else {
@@ -122,6 +136,33 @@ impl Run<'_> {
         }
     }
 
+    /// The mean of the points of each cluster `[k, d] f32`, by weight, where the centroids are; a cluster that
+    /// is empty, or weighs nothing, keeps its centroid.
+    fn means(&self) -> Tensor {
+        let Sums {
+            sums,
+            masses,
+            origin,
+        } = self.points.sums();
+        let comm = self.options.comm;
+        let (sums, masses) = (comm.sum_tensor(sums), comm.sum_tensor(masses));
+        let some = masses.gt(0.0);
+        let masses = masses.where_self(&some, &masses.ones_like());
+        let means = sums / masses;
+        let means = origin.map_or(means.shallow_clone(), |origin| means + origin);
+        let kept = self.centroids.to_device(some.device());
+        let means = means.to_kind(Kind::Float).where_self(&some, &kept);
+        means.to_device(self.centroids.device())
+    }
+
+    /// Points in each cluster, over all processes.
+    fn sizes(&self) -> Vec<usize> {
+        let here = self.points.sizes();
+        let mut sizes: Vec<f64> = here.iter().map(|&size| size as f64).collect();
+        self.options.comm.sum(&mut sizes);
+        sizes.into_iter().map(|size| size as usize).collect()
+    }
+
     /// Whether empty clusters are to be filled now.
     fn fills(&self) -> bool {
         self.empty > 0 && self.options.empty != Empty::Keep
@@ -130,7 +171,7 @@ impl Run<'_> {
     /// Gives empty clusters something to hold; returns how many.
     fn fill(&mut self, centroids: &mut Tensor) -> usize {
         match self.options.empty {
-            Empty::Split => split_empty(centroids, self.points.sizes(), &mut self.rng),
+            Empty::Split => split_empty(centroids, self.sizes(), &mut self.rng),
             Empty::Farthest => fill_empty(centroids, self.points.as_ref(), self.tensor),
             Empty::Keep => 0,
         }

@@ -14,6 +14,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use crate::comm::{Comm, OneProcess};
 use crate::random::{self, Purpose};
 pub use init::Init;
 
@@ -138,6 +139,8 @@ pub struct KMeansOptions<'a> {
     /// Where the work is done, if not where the points lie: those that a device has no room for come to it
     /// block by block.
     pub device: Option<Device>,
+    /// The processes that hold the points, with [`Init::Random`] or given centroids, and without a sample.
+    pub comm: &'static dyn Comm,
 }
 
 impl Default for KMeansOptions<'_> {
@@ -155,6 +158,7 @@ impl Default for KMeansOptions<'_> {
             max_points_per_centroid: None,
             weights: None,
             device: None,
+            comm: &OneProcess,
         }
     }
 }
@@ -200,13 +204,24 @@ pub fn cluster(
     if n == 0 {
         return Err(ClusterError::NoPoints);
     }
-    if n < options.clusters {
+    let comm = options.comm;
+    let all = comm.sum_of(n as f64) as usize;
+    if all < options.clusters {
         return Err(ClusterError::TooFewPoints {
-            points: n,
+            points: all,
             clusters: options.clusters,
         });
     }
-    check_finite(points)?;
+    let drawn = matches!(options.init, Init::PlusPlus | Init::Parallel);
+    let sampled = options.max_points_per_centroid.is_some();
+    if comm.size() > 1 && (drawn || sampled || options.empty == Empty::Farthest) {
+        return Err(ClusterError::Options(
+            "several processes start from random or given centroids, look at all points, and split \
+             clusters"
+                .into(),
+        ));
+    }
+    agreed(comm, check_finite(points))?;
     if let Init::Given(centroids) = options.init {
         let expected = [options.clusters as i64, d as i64];
         if centroids.size() != expected {
@@ -233,6 +248,19 @@ pub fn cluster(
     let mut clustering = tch::no_grad(|| best_of(engine, points, options))?;
     clustering.statistics.seconds = started.elapsed().as_secs_f64();
     Ok(clustering)
+}
+
+/// A result of this process, unless another one has failed: then all of them end.
+pub(crate) fn agreed<T>(
+    comm: &dyn Comm,
+    result: Result<T, ClusterError>,
+) -> Result<T, ClusterError> {
+    match comm.sum_of(f64::from(u8::from(result.is_err()))) {
+        0.0 => result,
+        _ => result.and(Err(ClusterError::Options(
+            "another process could not go on".into(),
+        ))),
+    }
 }
 
 /// One weight for each of `n` points, none negative, not all 0.
@@ -301,7 +329,14 @@ fn fit(
     let started = std::time::Instant::now();
     let points = kmeans::prepared(points, options.spherical);
     let device = options.device.unwrap_or(points.device());
-    let mut all = points::points(&points, options.weights, options.clusters, device, false)?;
+    let mut all = points::points(
+        &points,
+        options.weights,
+        options.clusters,
+        device,
+        false,
+        options.comm,
+    )?;
     let last = all.assign(&clustering.centroids).assignment;
     (clustering.labels, clustering.sizes) = (all.labels(), all.sizes());
     clustering.statistics.history.push(Assignment {

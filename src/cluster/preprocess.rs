@@ -8,7 +8,8 @@
 use tch::{Device, Kind, Tensor};
 
 use super::assigner::Stored;
-use super::{CHUNK_BYTES, ClusterError, check_finite, chunks, matrix_size};
+use super::{CHUNK_BYTES, ClusterError, agreed, check_finite, chunks, matrix_size};
+use crate::comm::{Comm, OneProcess};
 
 /// A component is kept when its variance exceeds this share of the largest. Single precision
 /// features carry rounding noise of about 1e-14 of the variance; what lies below 1e-6 is no
@@ -34,36 +35,38 @@ impl Pca {
     /// # Errors
     /// As there.
     pub fn fit(features: &Tensor, most: usize, whiten: bool) -> Result<Self, ClusterError> {
-        Self::fit_on(features.device(), features, most, whiten)
+        Self::fit_on(features.device(), &OneProcess, features, most, whiten)
     }
 
-    /// Principal components of `features` `[n, d]`, which may lie elsewhere, on `device`: at most `most` of
-    /// them, fewer where the rank is smaller. The covariance is summed in f64 by blocks in one pass, so that features may lie in a
-    /// mapped file (memory: a few times d² doubles and 128 MiB); where there
-    /// are fewer rows than columns the n x n matrix of inner products, which has the same eigenvalues,
+    /// Principal components of `features` `[n, d]` of all processes, which may lie elsewhere, on `device`: at
+    /// most `most` of them, fewer where the rank is smaller. The covariance is summed in f64 by blocks in one
+    /// pass, so that features may lie in a mapped file (memory: a few times d² doubles and 128 MiB); where
+    /// there are fewer rows than columns the n x n matrix of inner products, which has the same eigenvalues,
     /// takes its place.
     ///
     /// # Errors
     /// Not a matrix, no rows, or a row with NaN or infinity.
     pub fn fit_on(
         device: Device,
+        comm: &dyn Comm,
         features: &Tensor,
         most: usize,
         whiten: bool,
     ) -> Result<Self, ClusterError> {
         let (n, d) = matrix_size(features)?;
-        if n == 0 {
+        let all = comm.sum_of(n as f64) as usize;
+        if all == 0 {
             return Err(ClusterError::TooFewPoints {
                 points: 0,
                 clusters: 1,
             });
         }
         tch::no_grad(|| {
-            let (mean, values, components) = if n < d {
-                check_finite(features)?;
-                of_few_rows(&features.to_device(device), most)
+            let (mean, values, components) = if all < d {
+                agreed(comm, check_finite(features))?;
+                of_few_rows(&comm.gather(features).to_device(device), most)
             } else {
-                of_covariance(device, features, most)?
+                of_covariance(device, comm, features, most)?
             };
             let rank = components.size()[0];
             let largest = components.abs().argmax(1, true);
@@ -161,30 +164,34 @@ impl Pca {
 /// The mean, the eigenvalues of the covariance, falling, and the first eigenvectors `[r, d]`.
 fn of_covariance(
     device: Device,
+    comm: &dyn Comm,
     features: &Tensor,
     most: usize,
 ) -> Result<(Tensor, Tensor, Tensor), ClusterError> {
-    let (n, d) = (features.size()[0] as f64, features.size()[1]);
+    let (n, d) = (comm.sum_of(features.size()[0] as f64), features.size()[1]);
     let options = (Kind::Double, device);
     let (mut sum, mut products) = (Tensor::zeros([d], options), Tensor::zeros([d, d], options));
-    let mut origin: Option<Tensor> = None;
+    // Near the mean, so that little is lost when its square is taken off at the end: the mean of the first
+    // block, of which the first process speaks for all.
+    let first = chunks(features, CHUNK_BYTES).next();
+    let origin = first.map_or(Tensor::zeros([d], options), |(_, rows)| {
+        mean_of(&rows.to_device(device).to_kind(Kind::Double))
+    });
+    let origin = comm.gather(&origin.unsqueeze(0)).get(0);
     for (_, rows) in chunks(features, CHUNK_BYTES) {
-        let rows = rows.to_device(device).to_kind(Kind::Double);
-        // Near the mean, so that little is lost when its square is taken off at the end.
-        let origin = origin.get_or_insert_with(|| mean_of(&rows));
-        let centred = rows - &*origin;
+        let centred = rows.to_device(device).to_kind(Kind::Double) - &origin;
         sum += centred.sum_dim_intlist(0, false, Kind::Double);
         products += centred.transpose(0, 1).matmul(&centred);
     }
+    let (sum, products) = (comm.sum_tensor(sum), comm.sum_tensor(products));
     if sum.isfinite().all().int64_value(&[]) == 0 {
-        check_finite(features)?;
+        agreed(comm, check_finite(features))?;
     }
     let shift = sum / n;
     let covariance = products / n - shift.outer(&shift);
     let (values, vectors) = falling(covariance);
     let rank = rank(&values).min(most).max(1);
-    let mean = origin.map_or(shift.shallow_clone(), |origin| origin + &shift);
-    Ok((mean, values, vectors.narrow(0, 0, rank as i64)))
+    Ok((origin + &shift, values, vectors.narrow(0, 0, rank as i64)))
 }
 
 fn mean_of(rows: &Tensor) -> Tensor {

@@ -16,6 +16,7 @@ use super::options::{Machine, Numbers, machine};
 use crate::cluster::assigner::FeatureKind;
 use crate::cluster::metrics::{ari, balance, matched_accuracy, nmi, purity};
 use crate::cluster::preprocess::Pca;
+use crate::comm::OneProcess;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::cache::Cache;
@@ -318,6 +319,7 @@ fn pretext_accuracy(
         monitor,
         profile: &profile,
         prefetched: &PrefetchedFeatures::default(),
+        comm: &OneProcess,
     };
     let (mut right, mut asked) = (0, 0);
     let order = (0..data.len() as u32).collect();

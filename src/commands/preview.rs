@@ -11,6 +11,7 @@ use super::ExitStatus;
 use super::inputs::{facts, find_images, load, run_info, typed_inputs};
 use super::options::{Machine, at_least_one, machine};
 use super::output::Output;
+use crate::comm::OneProcess;
 use crate::config::defaults::complete;
 use crate::config::{Config, Settings};
 use crate::data::loader::PixelBatch;
@@ -171,6 +172,7 @@ fn panels(
         monitor: ui,
         profile: &profile,
         prefetched: &prefetched,
+        comm: &OneProcess,
     };
     tch::no_grad(|| method.preview(&context, &batch))
 }

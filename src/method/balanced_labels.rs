@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::Context;
 use crate::cluster::sinkhorn::{self, Linear, Scores, SinkhornOptions, Solver, Transport};
+use crate::comm::Comm;
 use crate::device;
 use crate::error::usage;
 use crate::model::MultiHead;
@@ -62,7 +63,7 @@ impl Balancing {
         context.monitor.begin(Phase::Cluster, "balancing labels", 0);
         let solved: Result<Vec<_>> = which
             .into_iter()
-            .map(|head| Ok((head, self.transport(heads, features, head)?)))
+            .map(|head| Ok((head, self.transport(context.comm, heads, features, head)?)))
             .collect();
         context.monitor.end();
         let solved = solved?;
@@ -92,7 +93,13 @@ impl Balancing {
 
     /// Solves the transport problem of one head from activations `[n, d]`. Where scores `[n, k]` in f32
     /// and the least that the solver keeps beside them do not fit, it computes scores itself.
-    fn transport(&self, heads: &MultiHead, features: &Tensor, head: usize) -> Result<Transport> {
+    fn transport(
+        &self,
+        comm: &'static dyn Comm,
+        heads: &MultiHead,
+        features: &Tensor,
+        head: usize,
+    ) -> Result<Transport> {
         let (n, k) = (features.size()[0], heads.clusters());
         let count = (n * k) as usize;
         let memory = (self.memory * 1e9) as usize;
@@ -102,6 +109,7 @@ impl Balancing {
             max_iterations: self.max_iterations,
             solver: self.solver,
             memory,
+            comm,
             ..SinkhornOptions::default()
         };
         if 6 * count <= memory {

@@ -9,6 +9,7 @@ use tch::Tensor;
 
 use super::extraction::{Extraction, FeatureRequest, PrefetchedFeatures};
 use crate::cluster::assigner::FeatureKind;
+use crate::comm::Comm;
 use crate::config::{Config, DataConfig};
 use crate::data::Dataset;
 use crate::data::augment::{self, Augmentation, Recipe, ViewKey};
@@ -51,6 +52,8 @@ pub struct Context<'a> {
     pub monitor: &'a dyn Monitor,
     pub profile: &'a Profile,
     pub prefetched: &'a PrefetchedFeatures,
+    /// The processes that the data set is divided among.
+    pub comm: &'static dyn Comm,
 }
 
 /// Some images on the device.

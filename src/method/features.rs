@@ -57,6 +57,7 @@ pub fn cluster_features(
                 init: start.as_ref().map_or(Init::Random, Init::Given),
                 empty,
                 device: Some(context.network.device()),
+                comm: context.comm,
                 ..KMeansOptions::default()
             },
         )?;
@@ -110,7 +111,7 @@ fn clustered<C>(
     let device = context.network.device();
     let work = || -> Result<Clustered<C>> {
         let components = context.config.cluster.components;
-        let pca = Pca::fit_on(device, features, components, true).context(
+        let pca = Pca::fit_on(device, context.comm, features, components, true).context(
             "the network's features cannot be clustered (has the training diverged? a lower --lr helps)",
         )?;
         let points = l2_rows(&pca.apply(features, Kind::Float));

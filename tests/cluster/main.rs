@@ -6,6 +6,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use tch::{Kind, Tensor};
 
 mod assigner;
+mod comm;
 mod kmeans;
 mod metrics;
 mod nearest;

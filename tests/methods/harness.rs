@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ssl_cluster::comm::OneProcess;
 use ssl_cluster::config::defaults::{Facts, complete};
 use ssl_cluster::config::{CacheChoice, Config, Inputs, RunInfo, Settings};
 use ssl_cluster::data::Dataset;
@@ -144,6 +145,7 @@ pub fn run(
         monitor: &monitor,
         profile: &profile,
         prefetched: &prefetched,
+        comm: &OneProcess,
     };
     let resumes = place.join("checkpoint").is_dir();
     let directory = if resumes {
@@ -225,5 +227,6 @@ fn context<'a>(
         monitor: &Silent,
         profile,
         prefetched,
+        comm: &OneProcess,
     }
 }

@@ -6,6 +6,7 @@ mod on_device;
 use tch::{Device, Kind, Tensor};
 
 use super::{Assignment, ClusterError, kernel};
+use crate::comm::Comm;
 use on_cpu::OnCpu;
 use on_device::OnDevice;
 
@@ -15,11 +16,10 @@ pub trait Points {
     /// f64 tells them apart.
     fn assign(&mut self, centroids: &Tensor) -> Found;
 
-    /// The mean of the points of each cluster `[k, d] f32`, by weight, where `centroids` are; a cluster that
-    /// is empty, or weighs nothing, keeps its centroid.
-    fn means(&self, centroids: &Tensor) -> Tensor;
+    /// The sums of the points of each cluster.
+    fn sums(&self) -> Sums;
 
-    /// Points in each cluster.
+    /// Of the points here those in each cluster.
     fn sizes(&self) -> Vec<usize>;
 
     /// `[n] i64` on the device of the points.
@@ -29,7 +29,18 @@ pub trait Points {
     fn squared_distances(&self) -> (Vec<f64>, Vec<u32>);
 }
 
-/// What an assignment came to.
+/// The points of each cluster here, added up by weight.
+#[derive(Debug)]
+pub struct Sums {
+    /// `[k, d] f64`, of what they are off the origin.
+    pub sums: Tensor,
+    /// `[k, 1] f64`
+    pub masses: Tensor,
+    /// `[1, d] f32`, the same in every process; that of the coordinates where there is none.
+    pub origin: Option<Tensor>,
+}
+
+/// What an assignment came to for the points here.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
     pub assignment: Assignment,
@@ -52,6 +63,7 @@ pub fn points<'a>(
     k: usize,
     device: Device,
     products: bool,
+    comm: &dyn Comm,
 ) -> Result<Box<dyn Points + 'a>, ClusterError> {
     Ok(match kernel::values(points) {
         Some(values) if device == Device::Cpu && !products => {
@@ -61,6 +73,6 @@ pub fn points<'a>(
             });
             Box::new(OnCpu::new(values, points.size()[1] as usize, weights, k)?)
         }
-        _ => Box::new(OnDevice::new(points, weights, k, device)?),
+        _ => Box::new(OnDevice::new(points, weights, k, device, comm)?),
     })
 }

@@ -3,10 +3,11 @@
 use rayon::prelude::*;
 use tch::Tensor;
 
-use super::{Found, LARGEST, Points};
+use super::{Found, LARGEST, Points, Sums};
 use crate::cluster::kernel::{self, Isa, Products, Work};
 use crate::cluster::nearest::Search;
 use crate::cluster::{Assignment, ClusterError};
+use crate::tensors::from_labels;
 
 pub(super) struct OnCpu<'a> {
     search: Search<'a>,
@@ -218,18 +219,13 @@ impl Points for OnCpu<'_> {
         }
     }
 
-    fn means(&self, centroids: &Tensor) -> Tensor {
-        let kept = centroids.contiguous();
-        let mut means = kernel::values(&kept).unwrap_or_default().to_vec();
-        let sums = self.sums.chunks_exact(self.d);
-        for ((mean, sum), &mass) in means.chunks_exact_mut(self.d).zip(sums).zip(&self.masses) {
-            if mass > 0.0 {
-                for (mean, sum) in mean.iter_mut().zip(sum) {
-                    *mean = (sum / mass) as f32;
-                }
-            }
+    fn sums(&self) -> Sums {
+        let shape = [self.sizes.len() as i64, self.d as i64];
+        Sums {
+            sums: Tensor::from_slice(&self.sums).view(shape),
+            masses: Tensor::from_slice(&self.masses).unsqueeze(1),
+            origin: None,
         }
-        Tensor::from_slice(&means).view_as(centroids)
     }
 
     fn sizes(&self) -> Vec<usize> {
@@ -237,13 +233,7 @@ impl Points for OnCpu<'_> {
     }
 
     fn labels(&self) -> Tensor {
-        let labels: Vec<i64> = self
-            .search
-            .labels()
-            .iter()
-            .map(|&label| i64::from(label))
-            .collect();
-        Tensor::from_slice(&labels)
+        from_labels(self.search.labels())
     }
 
     fn squared_distances(&self) -> (Vec<f64>, Vec<u32>) {

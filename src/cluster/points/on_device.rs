@@ -11,8 +11,9 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Found, LARGEST, Points};
-use crate::cluster::{Assignment, ClusterError, chunks, rows_per_chunk};
+use super::{Found, LARGEST, Points, Sums};
+use crate::cluster::{Assignment, ClusterError, agreed, chunks, rows_per_chunk};
+use crate::comm::Comm;
 
 /// For the scores of a block.
 const BYTES: usize = 512 << 20;
@@ -51,23 +52,28 @@ impl<'a> OnDevice<'a> {
         weights: Option<&Tensor>,
         k: usize,
         device: Device,
+        comm: &dyn Comm,
     ) -> Result<Self, ClusterError> {
         let (n, d) = (points.size()[0], points.size()[1]);
         let double = (Kind::Double, device);
         let mut sum = Tensor::zeros([d], double);
+        let mut sound = Ok(());
         for (start, rows) in chunks(points, BYTES) {
             let rows = rows.to_device(device).to_kind(Kind::Double);
             let long = squares(&rows).gt(LARGEST * LARGEST);
             if long.any().int64_value(&[]) != 0 {
                 let row = long.to_kind(Kind::Int).argmax(0, false).int64_value(&[]);
-                return Err(ClusterError::TooLarge {
+                sound = Err(ClusterError::TooLarge {
                     row: start + row as usize,
                 });
+                break;
             }
             sum += rows.sum_dim_intlist(0, false, Kind::Double);
         }
+        agreed(comm, sound)?;
+        let (sum, all_points) = (comm.sum_tensor(sum), comm.sum_of(n as f64));
         let mut all = Self {
-            centre: (sum / n as f64).to_kind(Kind::Float).unsqueeze(0),
+            centre: (sum / all_points).to_kind(Kind::Float).unsqueeze(0),
             points,
             device,
             weights: weights.map(|weights| weights.to_device(device).to_kind(Kind::Double)),
@@ -83,7 +89,7 @@ impl<'a> OnDevice<'a> {
         let mut energy = Tensor::zeros([1], double);
         for (start, rows) in all.blocks() {
             let squared = squares(&all.centred(&rows).to_kind(Kind::Double));
-            energy += match all.part(&all.weights, start, &rows) {
+            energy += match Self::part(&all.weights, start, &rows) {
                 Some(weights) => (squared * weights).sum(Kind::Double),
                 None => squared.sum(Kind::Double),
             };
@@ -109,7 +115,7 @@ impl<'a> OnDevice<'a> {
     }
 
     /// What belongs to the block `rows` that begins at `start`.
-    fn part(&self, of: &Option<Tensor>, start: i64, rows: &Tensor) -> Option<Tensor> {
+    fn part(of: &Option<Tensor>, start: i64, rows: &Tensor) -> Option<Tensor> {
         of.as_ref().map(|all| all.narrow(0, start, rows.size()[0]))
     }
 
@@ -127,6 +133,7 @@ impl<'a> OnDevice<'a> {
         let cuts = Tensor::arange_start_step(0, b, PIECE, long);
         let pieces = Tensor::cat(&[&starts, &cuts], 0).sort(0, false).0;
         let first = search(&pieces, &starts);
+        let counts = starts.narrow(0, 1, k) - starts.narrow(0, 0, k);
         let mut rows = centred.index_select(0, &order).to_kind(Kind::Double);
         let mass = match weights {
             Some(weights) => {
@@ -134,13 +141,11 @@ impl<'a> OnDevice<'a> {
                 rows *= &weights;
                 segment_sums(&segment_sums(&weights, &pieces), &first)
             }
-            None => (starts.narrow(0, 1, k) - starts.narrow(0, 0, k))
-                .to_kind(Kind::Double)
-                .unsqueeze(1),
+            None => counts.to_kind(Kind::Double).unsqueeze(1),
         };
         self.sums += segment_sums(&segment_sums(&rows, &pieces), &first);
         self.masses += mass;
-        self.counts += starts.narrow(0, 1, k) - starts.narrow(0, 0, k);
+        self.counts += counts;
     }
 
     /// Σ w ‖x − c‖² = Σ w ‖x‖² − 2 Σ_j c_j·S_j + Σ_j m_j ‖c_j‖², all off the centre.
@@ -298,7 +303,7 @@ impl Points for OnDevice<'_> {
             let mut before = self.labels.narrow(0, start, rows.size()[0]);
             moved += label.not_equal_tensor(&before).sum(Kind::Int64);
             before.copy_(&label);
-            let weights = self.part(&self.weights, start, &rows);
+            let weights = Self::part(&self.weights, start, &rows);
             self.add(&centred, &label, weights.as_ref());
         }
         self.centroids = centroids.to_device(self.device);
@@ -312,13 +317,12 @@ impl Points for OnDevice<'_> {
         }
     }
 
-    fn means(&self, centroids: &Tensor) -> Tensor {
-        let some = self.masses.gt(0.0);
-        let masses = self.masses.where_self(&some, &self.masses.ones_like());
-        let means = (&self.sums / masses + &self.centre).to_kind(Kind::Float);
-        means
-            .where_self(&some, &centroids.to_device(self.device))
-            .to_device(centroids.device())
+    fn sums(&self) -> Sums {
+        Sums {
+            sums: self.sums.shallow_clone(),
+            masses: self.masses.shallow_clone(),
+            origin: Some(self.centre.shallow_clone()),
+        }
     }
 
     fn sizes(&self) -> Vec<usize> {

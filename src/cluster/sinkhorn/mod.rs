@@ -28,7 +28,9 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::{ClusterError, kernel};
+use crate::cluster::agreed;
 use crate::cluster::one_thread::OneThread;
+use crate::comm::{Comm, OneProcess};
 use newton::Newton;
 use scaling::Scaling;
 pub use scores::{Linear, Scores};
@@ -89,6 +91,8 @@ pub struct SinkhornOptions {
     /// Bytes that the solver may take beside the scores: with fewer than a matrix of 16 bits takes,
     /// exponentials are computed in every pass. Newton's method by name does not look at it.
     pub memory: usize,
+    /// The processes that hold the rows, a share each; [`Self::rows`] are those that lie here.
+    pub comm: &'static dyn Comm,
 }
 
 impl Default for SinkhornOptions {
@@ -103,6 +107,7 @@ impl Default for SinkhornOptions {
             columns: None,
             exact_balance: false,
             memory: MEMORY,
+            comm: &OneProcess,
         }
     }
 }
@@ -114,7 +119,7 @@ pub struct Transport {
     pub log_scalings: Vec<f64>,
     /// `[n]`: the label of each row.
     pub labels: Vec<u32>,
-    /// Rows that took each label: balanced up to the rounding by argmax, or exactly.
+    /// Rows of all processes that took each label: balanced up to the rounding by argmax, or exactly.
     pub sizes: Vec<usize>,
     /// Rows whose label was changed for exact balance.
     pub moved: usize,
@@ -136,6 +141,9 @@ struct Problem<'a> {
     lambda: f64,
     rows: Vec<f64>,
     columns: Vec<f64>,
+    comm: &'static dyn Comm,
+    /// Rows of all processes.
+    all_rows: usize,
 }
 
 /// What a solver came to.
@@ -174,6 +182,7 @@ pub fn solve_scores(scores: Scores, options: &SinkhornOptions) -> Result<Transpo
             return Err(needs("equal marginals"));
         }
         Scores::Linear(_) => return Err(needs("scores that are stored")),
+        _ if options.comm.size() > 1 => return Err(needs("one process that has all rows")),
         Scores::Stored { values, .. } => Some(values),
     };
     let solution = problem.solve(options);
@@ -190,8 +199,12 @@ pub fn solve_scores(scores: Scores, options: &SinkhornOptions) -> Result<Transpo
             )
         })?;
     }
-    let mut sizes = vec![0; k];
-    labels.iter().for_each(|&label| sizes[label as usize] += 1);
+    let mut sizes = vec![0.0; k];
+    labels
+        .iter()
+        .for_each(|&label| sizes[label as usize] += 1.0);
+    options.comm.sum(&mut sizes);
+    let sizes = sizes.into_iter().map(|size| size as usize).collect();
     Ok(Transport {
         cost: problem.cost(&labels),
         log_scalings,
@@ -244,7 +257,8 @@ pub fn plan(log_p: &[f32], k: usize, options: &SinkhornOptions) -> Result<Vec<f6
 
 impl<'a> Problem<'a> {
     fn new(scores: Scores<'a>, options: &SinkhornOptions) -> Result<Self, ClusterError> {
-        scores.check()?;
+        let comm = options.comm;
+        agreed(comm, scores.check())?;
         if !(options.lambda > 0.0 && options.lambda.is_finite()) {
             return Err(ClusterError::Options(format!(
                 "lambda must be a positive number, not {}",
@@ -252,9 +266,14 @@ impl<'a> Problem<'a> {
             )));
         }
         let k = scores.columns();
-        let rows = marginal(options.rows.as_deref(), scores.rows(), "rows")?;
+        let all_rows = comm.sum_of(scores.rows() as f64) as usize;
+        let rows = match &options.rows {
+            // Uniform over the rows of all.
+            None => vec![1.0 / all_rows as f64; scores.rows()],
+            given => agreed(comm, marginal(given.as_deref(), scores.rows(), "rows"))?,
+        };
         let columns = marginal(options.columns.as_deref(), k, "columns")?;
-        let (a, b): (f64, f64) = (rows.iter().sum(), columns.iter().sum());
+        let (a, b): (f64, f64) = (comm.sum_of(rows.iter().sum()), columns.iter().sum());
         if (a - b).abs() > 1e-9 * a.max(b) {
             return Err(ClusterError::Options(format!(
                 "rows sum to {a}, columns to {b}"
@@ -266,6 +285,8 @@ impl<'a> Problem<'a> {
             lambda: options.lambda,
             rows,
             columns,
+            comm,
+            all_rows,
         })
     }
 
@@ -283,7 +304,9 @@ impl<'a> Problem<'a> {
             _ => vec![0.0; self.k],
         };
         let mut scaling = Scaling::new(self, start, options);
+        // All go the same way.
         let fits = 4 * self.scores.count() <= options.memory;
+        let fits = self.comm.sum_of(f64::from(u8::from(!fits))) == 0.0;
         let mut converged = false;
         if options.solver == Solver::Auto && within_reach && fits && most > TRIAL {
             converged = scaling.run(tolerance, TRIAL);
@@ -308,7 +331,8 @@ impl<'a> Problem<'a> {
         let count = self.rows.len() / SHARE;
         let zeros = vec![0.0; self.k];
         let memory = options.memory.checked_sub(self.scores.bytes_of(count));
-        let (Some(memory), true) = (memory, count >= ROWS_FOR_A_COLUMN * self.k) else {
+        let alone = self.comm.size() == 1;
+        let (Some(memory), true) = (memory, alone && count >= ROWS_FOR_A_COLUMN * self.k) else {
             return zeros;
         };
         let few = (0..count).map(|row| row * SHARE);
@@ -327,6 +351,8 @@ impl<'a> Problem<'a> {
             lambda: self.lambda,
             rows: few.map(|row| self.rows[row] * total / mass).collect(),
             columns: self.columns.clone(),
+            comm: self.comm,
+            all_rows: count,
         };
         let options = SinkhornOptions {
             memory,
@@ -363,7 +389,9 @@ impl<'a> Problem<'a> {
             sum += f64::from(high - low);
             count += 1;
         }
-        sum / f64::from(count.max(1))
+        let mut total = [sum, f64::from(count)];
+        self.comm.sum(&mut total);
+        total[0] / total[1].max(1.0)
     }
 
     /// `argmax_j (λ log P_ij + log r_j)` of every row, ties to the smaller index.
@@ -392,7 +420,7 @@ impl<'a> Problem<'a> {
                 .map(|(row, &label)| f64::from(row[label as usize]))
                 .sum::<f64>()
         });
-        -blocks.iter().sum::<f64>() / labels.len() as f64
+        -self.comm.sum_of(blocks.iter().sum::<f64>()) / self.all_rows as f64
     }
 }
 

@@ -76,7 +76,7 @@ impl<'p> Newton<'p> {
         let mut newton = Self {
             problem,
             lambda: problem.lambda,
-            precise: tolerance < SINGLE * problem.rows.len() as f64,
+            precise: tolerance < SINGLE * problem.all_rows as f64,
             plan: vec![0.0; problem.scores.count()],
             damping: 1e-6,
             at: Point::default(),
@@ -90,7 +90,7 @@ impl<'p> Newton<'p> {
     /// Solves from small λ up to that of the problem, to `tolerance` in the end, with about `most`
     /// passes. Returns whether it has converged.
     pub fn solve(&mut self, tolerance: f64, most: usize) -> bool {
-        let rough = (ROUGH * self.problem.rows.len() as f64).max(tolerance);
+        let rough = (ROUGH * self.problem.all_rows as f64).max(tolerance);
         let range = self.problem.range();
         let mut level = 0;
         while self.problem.lambda * 0.25_f64.powi(level) * range > GENTLE && level < LEVELS {
@@ -223,6 +223,10 @@ impl<'p> Newton<'p> {
             .collect();
         let mut all = Block::new(k, precise);
         blocks.iter().for_each(|block| all.merge(block));
+        let comm = self.problem.comm;
+        all.value = comm.sum_of(all.value);
+        comm.sum(&mut all.sums);
+        comm.sum(&mut all.shares);
         let pairs = self.problem.columns.iter().zip(v);
         let value = all.value - pairs.map(|(b, v)| b * v).sum::<f64>();
         let sums = all.sums;
@@ -271,7 +275,7 @@ impl<'p> Newton<'p> {
                 })
             })
             .collect();
-        blocks.iter().sum()
+        self.problem.comm.sum_of(blocks.iter().sum())
     }
 
     /// `diag(s) − Qᵀ diag(a) Q` for the present `plan`, `[k, k] f64`.
@@ -293,6 +297,9 @@ impl<'p> Newton<'p> {
         let mut hessian = Array2::<f64>::zeros((k, k));
         for partial in partials {
             hessian.zip_mut_with(&partial, |sum, &value| *sum -= f64::from(value));
+        }
+        if let Some(numbers) = hessian.as_slice_mut() {
+            self.problem.comm.sum(numbers);
         }
         for (j, sum) in self.at.sums.iter().enumerate() {
             hessian[[j, j]] += sum;

@@ -56,7 +56,7 @@ impl<'p> Scaling<'p> {
     pub fn new(problem: &'p Problem, potentials: Vec<f64>, options: &SinkhornOptions) -> Self {
         let count = problem.scores.count();
         let accelerated = options.solver != Solver::Sinkhorn;
-        let fine = rounding(problem.rows.len(), problem.k) <= options.tolerance;
+        let fine = rounding(problem.all_rows, problem.k) <= options.tolerance;
         let mut scaling = Self {
             problem,
             potentials,
@@ -93,8 +93,8 @@ impl<'p> Scaling<'p> {
             if test && self.iterations > 1 {
                 // c_i = a_i / row sum_i, so the ratio of two successive c_i is that of the row sums.
                 let change = |(new, old): (&f64, &f64)| (new - old).exp_m1().abs();
-                self.errors
-                    .push(log_row_sums.iter().zip(&self.before).map(change).sum());
+                let error = log_row_sums.iter().zip(&self.before).map(change).sum();
+                self.errors.push(self.problem.comm.sum_of(error));
             }
             self.before = log_row_sums;
             // The criterion compares the row scalings before and after a plain step.
@@ -164,6 +164,7 @@ impl<'p> Scaling<'p> {
                 .for_each(|(column, sum)| *column += sum);
             logs.extend(block_logs);
         }
+        self.problem.comm.sum(&mut columns);
         for (column, &scale) in columns.iter_mut().zip(&scale) {
             *column *= scale;
         }

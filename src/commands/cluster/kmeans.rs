@@ -10,6 +10,7 @@ use super::args::ClusterArgs;
 use super::{Output, RowLabel, Stats};
 use crate::cluster::preprocess::l2_rows;
 use crate::cluster::{self, ENGINES, Init, KMeansOptions};
+use crate::comm::OneProcess;
 use crate::commands::mended_by_options;
 use crate::error::usage;
 use crate::matrix;
@@ -91,6 +92,7 @@ pub fn run(
         max_points_per_centroid: args.max_points_per_centroid,
         weights: weights.as_ref(),
         device: Some(device),
+        comm: &OneProcess,
     };
     if given.is_some() && options.restarts > 1 {
         return Err(usage(

@@ -17,6 +17,7 @@ use super::options::machine;
 use super::output::Output;
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::cluster::{Assignment, Empty};
+use crate::comm::OneProcess;
 use crate::device::holds;
 use crate::error::usage;
 use crate::matrix;
@@ -158,7 +159,7 @@ fn prepared(args: &ClusterArgs, matrix: &Tensor, device: Device) -> Result<Tenso
     };
     if args.pca.is_some() || args.whiten {
         let most = args.pca.unwrap_or(usize::MAX);
-        let pca = Pca::fit_on(device, &points, most, args.whiten)?;
+        let pca = Pca::fit_on(device, &OneProcess, &points, most, args.whiten)?;
         points = pca.apply(&points, Kind::Float);
     }
     if args.l2 {

@@ -12,6 +12,7 @@ use crate::cluster::assigner::{Assigner, Heads};
 use crate::cluster::kmeans::TensorKMeans;
 use crate::cluster::preprocess::Pca;
 use crate::cluster::{self, Clusterer, Empty, Engine, Init, KMeansOptions, kmeans};
+use crate::comm::OneProcess;
 use crate::config::defaults::{Facts, complete};
 use crate::config::{CacheChoice, Config, Inputs, RunInfo, Settings};
 use crate::data::Dataset;
@@ -246,6 +247,7 @@ fn context<'a>(
         monitor: &Silent,
         profile,
         prefetched,
+        comm: &OneProcess,
     }
 }
 
@@ -298,7 +300,7 @@ fn points(n: i64, d: i64) -> Tensor {
 fn components(device: Device) -> Result<Verdict> {
     let features = points(2_000, 48);
     let here = Pca::fit(&features, 20, true)?;
-    let there = Pca::fit_on(device, &features, 20, true)?;
+    let there = Pca::fit_on(device, &OneProcess, &features, 20, true)?;
     let off = relative(&there.eigenvalues, &here.eigenvalues).max(relative(
         &there.apply(&features, Kind::Double),
         &here.apply(&features, Kind::Double),

@@ -16,6 +16,7 @@ use super::inputs::{
 };
 use super::{ExitStatus, report};
 use crate::cluster::ENGINES;
+use crate::comm::OneProcess;
 use crate::config::defaults::{Choice, complete};
 use crate::config::{Config, Settings};
 use crate::data::Dataset;
@@ -243,6 +244,7 @@ fn fit(training: &Training, resume: bool, ui: &Ui) -> Result<ExitStatus> {
         monitor: ui,
         profile,
         prefetched,
+        comm: &OneProcess,
     };
     let mut session = Session::new(env, method, run);
     if resume {

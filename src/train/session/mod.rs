@@ -13,6 +13,7 @@ use super::optim::{Optimiser, Rule, Training};
 use super::output::final_records;
 use crate::cluster::assigner::Stored;
 use crate::cluster::metrics::nmi;
+use crate::comm::Comm;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::loader::{Batches, PixelBatch, batches, training_lengths};
@@ -38,6 +39,8 @@ pub struct RunEnv<'a> {
     pub profile: &'a Profile,
     /// Features for the first label step.
     pub prefetched: &'a PrefetchedFeatures,
+    /// The processes that the images are divided among.
+    pub comm: &'static dyn Comm,
 }
 
 impl<'a> RunEnv<'a> {
@@ -49,6 +52,7 @@ impl<'a> RunEnv<'a> {
             monitor,
             profile,
             prefetched,
+            comm,
         } = self;
         Context {
             config,
@@ -58,6 +62,7 @@ impl<'a> RunEnv<'a> {
             monitor,
             profile,
             prefetched,
+            comm,
         }
     }
 }
