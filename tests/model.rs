@@ -96,9 +96,9 @@ fn check_against_pytorch(arch: &str) {
         let images = Tensor::from_slice(&pixels).view(shape);
         let hidden = tch::no_grad(|| {
             let input = if edges { sobel(&images) } else { images };
-            let map = backbone.feature_map(&input, false);
-            assert_eq!(map.size()[..2], [batch, backbone.channels()]);
-            backbone.hidden(&map, false)
+            let maps = backbone.maps(&input, false);
+            assert_eq!(maps.last.size()[..2], [batch, backbone.channels()]);
+            backbone.hidden(&maps, false)
         });
         assert_eq!(hidden.size(), [batch, backbone.dim()]);
 
@@ -162,7 +162,7 @@ fn every_backbone_trains_on_edges_at_its_smallest_size() {
         let size = entry.min_size as i64;
         let (vs, backbone) = build(entry.name, size, 2);
         let images = Tensor::randn([2, 3, size, size], (Kind::Float, Device::Cpu));
-        let hidden = backbone.hidden(&backbone.feature_map(&sobel(&images), true), true);
+        let hidden = backbone.hidden(&backbone.maps(&sobel(&images), true), true);
         assert_eq!(hidden.size(), [2, backbone.dim()], "{}", entry.name);
         assert_eq!(backbone.in_channels(), 2);
         backbone.activate(&hidden).sum(Kind::Float).backward();
@@ -195,7 +195,7 @@ fn conv4_names_and_width() {
     for size in [16, 28, 32, 47, 64] {
         let (_, backbone) = build("conv4", size, 3);
         let images = Tensor::zeros([1, 3, size, size], (Kind::Float, Device::Cpu));
-        let hidden = backbone.hidden(&backbone.feature_map(&images, false), false);
+        let hidden = backbone.hidden(&backbone.maps(&images, false), false);
         assert_eq!(hidden.size(), [1, backbone.dim()], "{size} px");
     }
     assert_eq!(backbone.channels(), 64);
@@ -271,7 +271,7 @@ fn a_backbone_moves_between_threads() {
     let dim = std::thread::spawn(move || {
         let images = Tensor::zeros([1, 3, 16, 16], (Kind::Float, Device::Cpu));
         backbone
-            .hidden(&backbone.feature_map(&images, false), false)
+            .hidden(&backbone.maps(&images, false), false)
             .size()[1]
     })
     .join()
@@ -372,8 +372,9 @@ fn weights_survive_the_disk() {
     let images = Tensor::randn([2, 3, 28, 28], (Kind::Float, Device::Cpu));
     assert!(
         backbone
-            .feature_map(&images, false)
-            .equal(&other.feature_map(&images, false))
+            .maps(&images, false)
+            .last
+            .equal(&other.maps(&images, false).last)
     );
     assert!(
         other_vs

@@ -130,3 +130,45 @@ fn in_bf16_parameters_gradients_and_batch_statistics_stay_f32() {
         assert!(off < 0.1, "{name}: {off}");
     }
 }
+
+#[test]
+fn middle_layers_show_their_maps() {
+    for entry in BACKBONES {
+        let network = network(entry, Precision::F32);
+        let layers = network.backbone.layers();
+        let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
+        assert!(names.len() >= 3, "{}", entry.name);
+        let input = network.prepare(&images(entry, 2));
+        let (maps, middle) = tch::no_grad(|| network.maps_with(&input, false, &names).unwrap());
+        assert_eq!(middle.len(), names.len(), "{}: names differ", entry.name);
+        let mut side = i64::MAX;
+        for layer in &layers {
+            let map = &middle[&layer.name];
+            let size = map.size();
+            assert_eq!(size[..2], [2, layer.channels], "{}", layer.name);
+            assert!(size[2] <= side && size[2] == size[3], "{}", layer.name);
+            side = size[2];
+            let least = map.min().double_value(&[]);
+            assert!(
+                least >= 0.0,
+                "{} {}: after its ReLU",
+                entry.name,
+                layer.name
+            );
+        }
+        assert_eq!(maps.last.size()[1], network.backbone.channels());
+        assert!(maps.token.is_none(), "a convolutional network has none");
+        // To be seen changes nothing, and those that are not asked for are not there.
+        let (again, one) = tch::no_grad(|| network.maps_with(&input, false, &names[..1]).unwrap());
+        assert_eq!(again.last, maps.last);
+        assert_eq!(one.keys().collect::<Vec<_>>(), [names[0]]);
+        let error = network.maps_with(&input, false, &["conv99"]).unwrap_err();
+        assert!(error.contains(names[0]), "{error}");
+    }
+    // torchvision's stages end in the last map.
+    let resnet = BACKBONES.iter().find(|entry| entry.name == "resnet18");
+    let network = network(resnet.unwrap(), Precision::F32);
+    let input = network.prepare(&images(resnet.unwrap(), 2));
+    let (maps, middle) = network.maps_with(&input, false, &["layer4"]).unwrap();
+    assert_eq!(middle["layer4"], maps.last);
+}

@@ -91,7 +91,7 @@ impl Colorization {
         let small = images.contiguous().adaptive_avg_pool2d([side; 2]);
         let truth = rgb_to_lab(&small).narrow(1, 1, 2) / RANGE;
         let input = context.network.prepare(images);
-        let map = context.network.backbone.feature_map(&input, train);
+        let map = context.network.backbone.maps(&input, train).last;
         (self.decoder.forward(&map, side), truth)
     }
 }

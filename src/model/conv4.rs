@@ -8,7 +8,7 @@
 use tch::{Kind, Tensor, nn};
 
 use super::layers::{Bias, ConvBn, Window, max_pool};
-use super::{Backbone, BackboneEntry, Shape};
+use super::{Backbone, BackboneEntry, LayerWatch, Maps, MiddleLayer, Shape};
 
 /// The registry entry.
 pub const CONV4: BackboneEntry = BackboneEntry {
@@ -78,19 +78,29 @@ impl Conv4 {
 }
 
 impl Backbone for Conv4 {
-    fn feature_map(&self, images: &Tensor, train: bool) -> Tensor {
+    fn watched_maps(&self, images: &Tensor, train: bool, watch: &mut LayerWatch) -> Maps {
         let mut map = images.shallow_clone();
         for (i, block) in self.blocks.iter().enumerate() {
             map = block.forward(&map, train);
             if i < POOLED_BLOCKS {
                 // The ReLU of the largest is the largest ReLU, on a quarter of the numbers.
                 map = max_pool(&map, HALVING).relu_();
+                watch(i, &map);
             }
         }
-        map
+        map.into()
     }
 
-    fn hidden(&self, map: &Tensor, _train: bool) -> Tensor {
+    fn layers(&self) -> Vec<MiddleLayer> {
+        let layer = |i| MiddleLayer {
+            name: format!("block{i}"),
+            channels: FILTERS,
+        };
+        (0..POOLED_BLOCKS).map(layer).collect()
+    }
+
+    fn hidden(&self, maps: &Maps, _train: bool) -> Tensor {
+        let map = &maps.last;
         let side = self.side();
         if map.size()[2..] == [side, side] {
             return map.flatten(1, -1);

@@ -63,6 +63,11 @@ pub struct ConvBn {
 }
 
 impl ConvBn {
+    /// Channels of the output.
+    pub fn channels(&self) -> i64 {
+        self.weight.size()[0]
+    }
+
     /// From `c_in` to `c_out` channels, weights N(0, sqrt(2 / (k² c_out))) under `conv`, batch norm
     /// under `norm`.
     pub fn new(

@@ -29,13 +29,22 @@ pub use sobel::sobel;
 /// no dropout (`false`); gradients are recorded either way, so extraction belongs
 /// inside [`tch::no_grad`].
 pub trait Backbone: std::fmt::Debug + Send {
-    /// The last convolutional map `[b, channels, h, w]` of images `[b, in_channels, s, s]`.
-    fn feature_map(&self, images: &Tensor, train: bool) -> Tensor;
+    /// What images `[b, in_channels, s, s]` become before the last layers. `watch` is shown the maps of the
+    /// middle layers, in the order of [`layers`](Self::layers), as they are made.
+    fn watched_maps(&self, images: &Tensor, train: bool, watch: &mut LayerWatch) -> Maps;
 
-    /// The last hidden layer `[b, dim]` of a map, *before* its final ReLU: what
+    /// The same, and nobody watches.
+    fn maps(&self, images: &Tensor, train: bool) -> Maps {
+        self.watched_maps(images, train, &mut |_, _| {})
+    }
+
+    /// The middle layers that others may look at: for probes of each layer, or a second loss on one of them.
+    fn layers(&self) -> Vec<MiddleLayer>;
+
+    /// The last hidden layer `[b, dim]` of maps, *before* its final ReLU: what
     /// DeepCluster clusters (`facebookresearch/deepcluster`, `main.py`). For residual
     /// networks these are the pooled features.
-    fn hidden(&self, map: &Tensor, train: bool) -> Tensor;
+    fn hidden(&self, maps: &Maps, train: bool) -> Tensor;
 
     /// What a classification head sees, `[b, dim]`: the ReLU of `hidden` for Conv4, AlexNet
     /// and VGG, `hidden` itself for residual networks.
@@ -47,7 +56,7 @@ pub trait Backbone: std::fmt::Debug + Send {
     /// before it. It does not follow when this one learns.
     fn folded(&self, kind: Kind) -> Box<dyn Backbone>;
 
-    /// Channels of [`feature_map`](Self::feature_map).
+    /// Channels of [`Maps::last`].
     fn channels(&self) -> i64;
 
     /// Width of [`hidden`](Self::hidden).
@@ -56,6 +65,33 @@ pub trait Backbone: std::fmt::Debug + Send {
     /// Channels of the input: 3 for colour, 2 after [`sobel()`].
     fn in_channels(&self) -> i64;
 }
+
+/// What a backbone makes of images before its last layers.
+#[derive(Debug)]
+pub struct Maps {
+    /// The last map `[b, channels, h, w]`: convolutional features, or a transformer's patch tokens where they
+    /// lie.
+    pub last: Tensor,
+    /// A transformer's class token `[b, channels]`.
+    pub token: Option<Tensor>,
+}
+
+impl From<Tensor> for Maps {
+    fn from(last: Tensor) -> Self {
+        Self { last, token: None }
+    }
+}
+
+/// A layer between the input and the last map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MiddleLayer {
+    /// As papers call it, or torchvision's modules.
+    pub name: String,
+    pub channels: i64,
+}
+
+/// Is shown the number of a middle layer and its map `[b, channels, h, w]`, after ReLU and pooling.
+pub type LayerWatch<'a> = dyn FnMut(usize, &Tensor) + 'a;
 
 /// The images that a backbone is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! A backbone with its parameters and the normalisation of its input.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor, nn};
 
 use super::weights::{self, LoadReport, WeightsError};
-use super::{Backbone, BackboneEntry, Shape, ShapeError, sobel, store_on};
+use super::{Backbone, BackboneEntry, Maps, Shape, ShapeError, sobel, store_on};
 use crate::device::Precision;
 
 /// Mean and deviation of ImageNet's R, G and B in 0..1: torchvision's normalisation, so that its
@@ -116,8 +117,35 @@ impl Network {
 
     /// The last hidden layer before its ReLU `[b, d] f32` of a prepared input.
     pub fn hidden(&self, input: &Tensor, train: bool) -> Tensor {
-        let map = self.backbone.feature_map(input, train);
-        self.backbone.hidden(&map, train).to_kind(Kind::Float)
+        let maps = self.backbone.maps(input, train);
+        self.backbone.hidden(&maps, train).to_kind(Kind::Float)
+    }
+
+    /// The last maps of a prepared input, and those of the middle layers of these names.
+    ///
+    /// # Errors
+    /// A name that the backbone has not, with those that it has.
+    pub fn maps_with(
+        &self,
+        input: &Tensor,
+        train: bool,
+        names: &[&str],
+    ) -> Result<(Maps, BTreeMap<String, Tensor>), String> {
+        let layers = self.backbone.layers();
+        let known = |name: &str| layers.iter().any(|layer| layer.name == name);
+        if let Some(name) = names.iter().find(|name| !known(name)) {
+            let known: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
+            return Err(format!("there is no layer '{name}': {}", known.join(", ")));
+        }
+        let mut middle = BTreeMap::new();
+        let mut watch = |number: usize, map: &Tensor| {
+            let name = &layers[number].name;
+            if names.contains(&name.as_str()) {
+                middle.insert(name.clone(), map.shallow_clone());
+            }
+        };
+        let maps = self.backbone.watched_maps(input, train, &mut watch);
+        Ok((maps, middle))
     }
 
     /// What a head sees `[b, d] f32` of a prepared input.
@@ -168,10 +196,8 @@ impl InferenceNetwork {
     /// The last hidden layer before its ReLU `[b, d] f32` of images `[b, 3, s, s] f32` in 0..1.
     pub fn hidden(&self, images: &Tensor) -> Tensor {
         tch::no_grad(|| {
-            let map = self
-                .backbone
-                .feature_map(&self.input.prepare(images), false);
-            self.backbone.hidden(&map, false).to_kind(Kind::Float)
+            let maps = self.backbone.maps(&self.input.prepare(images), false);
+            self.backbone.hidden(&maps, false).to_kind(Kind::Float)
         })
     }
 

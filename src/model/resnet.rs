@@ -14,7 +14,7 @@
 use tch::{Kind, Tensor, nn};
 
 use super::layers::{Bias, ConvBn, Window, max_pool};
-use super::{Backbone, BackboneEntry, Shape};
+use super::{Backbone, BackboneEntry, LayerWatch, Maps, MiddleLayer, Shape};
 
 const PAPER: &str =
     "He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385";
@@ -137,6 +137,11 @@ impl Block {
         }
     }
 
+    /// Of the output.
+    fn channels(&self) -> i64 {
+        self.residual.last().map_or(0, ConvBn::channels)
+    }
+
     fn forward(&self, input: &Tensor, train: bool) -> Tensor {
         let shortcut = match &self.downsample {
             Some(layer) => layer.forward(input, train),
@@ -155,7 +160,8 @@ impl Block {
 struct ResNet {
     stem: ConvBn,
     small_stem: bool,
-    blocks: Vec<Block>,
+    /// `layer1` to `layer4`.
+    stages: Vec<Vec<Block>>,
     channels: i64,
     in_channels: i64,
 }
@@ -172,19 +178,21 @@ impl ResNet {
             Bias::None,
         );
         let mut channels = 64;
-        let mut blocks = Vec::with_capacity(depths.iter().sum());
+        let mut stages = Vec::with_capacity(depths.len());
         for (stage, (depth, width)) in depths.into_iter().zip([64, 128, 256, 512]).enumerate() {
             let path = path / format!("layer{}", stage + 1);
+            let mut blocks = Vec::with_capacity(depth);
             for i in 0..depth {
                 let stride = if i == 0 && stage > 0 { 2 } else { 1 };
                 blocks.push(Block::new(&(&path / i), kind, channels, width, stride));
                 channels = kind.expansion() * width;
             }
+            stages.push(blocks);
         }
         Self {
             stem,
             small_stem,
-            blocks,
+            stages,
             channels,
             in_channels: shape.in_channels,
         }
@@ -192,26 +200,42 @@ impl ResNet {
 }
 
 impl Backbone for ResNet {
-    fn feature_map(&self, images: &Tensor, train: bool) -> Tensor {
+    fn watched_maps(&self, images: &Tensor, train: bool, watch: &mut LayerWatch) -> Maps {
         let mut map = self.stem.forward(images, train);
         if !self.small_stem {
             map = max_pool(&map, same(3, 2));
         }
         map = map.relu_();
-        for block in &self.blocks {
-            map = block.forward(&map, train);
+        for (stage, blocks) in self.stages.iter().enumerate() {
+            for block in blocks {
+                map = block.forward(&map, train);
+            }
+            watch(stage, &map);
         }
-        map
+        map.into()
     }
 
-    fn hidden(&self, map: &Tensor, _train: bool) -> Tensor {
-        map.mean_dim([2_i64, 3].as_slice(), false, Kind::Float)
+    fn layers(&self) -> Vec<MiddleLayer> {
+        let layer = |(stage, blocks): (usize, &Vec<Block>)| MiddleLayer {
+            name: format!("layer{}", stage + 1),
+            channels: blocks.last().map_or(0, Block::channels),
+        };
+        self.stages.iter().enumerate().map(layer).collect()
+    }
+
+    fn hidden(&self, maps: &Maps, _train: bool) -> Tensor {
+        maps.last
+            .mean_dim([2_i64, 3].as_slice(), false, Kind::Float)
     }
 
     fn folded(&self, kind: Kind) -> Box<dyn Backbone> {
         Box::new(Self {
             stem: self.stem.folded(kind),
-            blocks: self.blocks.iter().map(|block| block.folded(kind)).collect(),
+            stages: self
+                .stages
+                .iter()
+                .map(|blocks| blocks.iter().map(|block| block.folded(kind)).collect())
+                .collect(),
             ..*self
         })
     }

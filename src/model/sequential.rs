@@ -4,7 +4,7 @@
 use tch::{Kind, Tensor, nn};
 
 use super::layers::{Bias, ConvBn, Window, linear, linear_in_kind, max_pool};
-use super::{Backbone, Shape};
+use super::{Backbone, LayerWatch, Maps, MiddleLayer, Shape};
 
 const HIDDEN: i64 = 4096;
 const DROPOUT: f64 = 0.5;
@@ -101,23 +101,42 @@ impl Sequential {
 }
 
 impl Backbone for Sequential {
-    fn feature_map(&self, images: &Tensor, train: bool) -> Tensor {
+    fn watched_maps(&self, images: &Tensor, train: bool, watch: &mut LayerWatch) -> Maps {
         let mut map = images.shallow_clone();
         let mut layers = self.features.iter().peekable();
+        let mut number = 0;
         while let Some(layer) = layers.next() {
             map = match (layer, layers.peek()) {
                 // The ReLU of the largest is the largest ReLU, on fewer numbers.
-                (Layer::Conv(layer), Some(Layer::MaxPool(_))) => layer.forward(&map, train),
+                (Layer::Conv(layer), Some(Layer::MaxPool(_))) => {
+                    map = layer.forward(&map, train);
+                    continue;
+                }
                 (Layer::Conv(layer), _) => layer.forward_relu(&map, None, train),
                 (Layer::MaxPool(window), _) => max_pool(&map, *window).relu_(),
             };
+            watch(number, &map);
+            number += 1;
         }
-        map
+        map.into()
     }
 
-    fn hidden(&self, map: &Tensor, train: bool) -> Tensor {
+    fn layers(&self) -> Vec<MiddleLayer> {
+        let channels = self.features.iter().filter_map(|layer| match layer {
+            Layer::Conv(layer) => Some(layer.channels()),
+            Layer::MaxPool(_) => None,
+        });
+        let layer = |(channels, number)| MiddleLayer {
+            name: format!("conv{number}"),
+            channels,
+        };
+        channels.zip(1..).map(layer).collect()
+    }
+
+    fn hidden(&self, maps: &Maps, train: bool) -> Tensor {
         let [(first, first_dropout), (second, second_dropout)] = &self.classifier;
-        let pooled = map
+        let pooled = maps
+            .last
             .adaptive_avg_pool2d([self.pooled_side; 2])
             .flatten(1, -1);
         let seen = pooled.dropout(DROPOUT, train && *first_dropout);
