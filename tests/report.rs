@@ -1,6 +1,7 @@
 //! The report as a reader meets it: complete in itself, safe, and never broken by odd data.
 
 use image::{Rgb, RgbImage};
+use ssl_cluster::picture::{Panel, Tile};
 use ssl_cluster::report::{
     ClassShare, Curve, Figure, MAX_THUMBS, Note, Report, Series, Sheet, Thumb, contact_sheet,
     render,
@@ -57,6 +58,14 @@ fn curve(title: &str, points: &[(f64, f64)]) -> Curve {
     }
 }
 
+fn tile(caption: &str, answer: Option<bool>) -> Tile {
+    Tile {
+        image: thumb("", 28, 28).image,
+        caption: caption.to_owned(),
+        answer,
+    }
+}
+
 fn full() -> Report {
     let figure = |label: &str| Figure {
         label: label.to_owned(),
@@ -75,6 +84,11 @@ fn full() -> Report {
         ],
         curves: vec![curve("Loss", &[(1.0, 2.3), (2.0, 1.9), (3.0, 1.7)])],
         sizes: vec![10, 1200, 30],
+        panels: vec![Panel(vec![
+            tile("turned 90", Some(true)),
+            tile("turned 180", Some(false)),
+            tile("as it is", None),
+        ])],
         clusters: vec![sheet(0, 10), sheet(1, 1200), sheet(2, 30)],
         config_toml: "epochs = 3\n".to_owned(),
         command: "ssl-cluster train photos".to_owned(),
@@ -110,6 +124,22 @@ fn all_parts_are_there_largest_cluster_first() {
 }
 
 #[test]
+fn what_the_method_sees_is_shown_with_its_answers() {
+    let html = page(&full());
+    let seen = &html[html.find("What the method sees").unwrap()..];
+    let place = |text: &str| seen.find(text).unwrap_or_else(|| panic!("no '{text}'"));
+    assert!(place("turned 90") < place("turned 180") && place("turned 180") < place("as it is"));
+    let tiles: Vec<&str> = seen.split("<figure").skip(1).take(3).collect();
+    assert!(tiles[0].starts_with(" class=\"right\"") && tiles[1].starts_with(" class=\"wrong\""));
+    assert!(tiles[2].starts_with('>'));
+    let none = Report {
+        panels: Vec::new(),
+        ..full()
+    };
+    assert!(!page(&none).contains("What the method sees"));
+}
+
+#[test]
 fn text_is_escaped_everywhere() {
     let evil = r#"</pre><script>alert("1")</script>'" onerror='x' 猫&.png"#.to_owned();
     let mut report = full();
@@ -129,6 +159,7 @@ fn text_is_escaped_everywhere() {
     report.clusters[0].classes[0].name = evil.clone();
     report.clusters[0].thumbs[0].path = evil.clone();
     report.clusters[0].thumbs[0].caption = evil.clone();
+    report.panels[0].0[0].caption = evil.clone();
     report.config_toml = evil.clone();
     report.command = evil.clone();
     report.version = evil;

@@ -142,6 +142,18 @@ pub(super) fn typed_inputs(inputs: &[PathBuf]) -> Result<Inputs> {
     Ok(Inputs(inputs.iter().map(text).collect::<Result<_>>()?))
 }
 
+/// So many images of a set, spread over it.
+pub(super) fn thinned(mut set: ImageSet, count: usize) -> ImageSet {
+    let all = set.files.len();
+    let count = count.clamp(1, all.max(1));
+    let mut number = 0;
+    set.files.retain(|_| {
+        number += 1;
+        (number - 1) * count / all != number * count / all || count == all
+    });
+    set
+}
+
 /// Median width and height of a sample of the images; those that cannot be read are left out.
 fn median_size(set: &ImageSet) -> (u32, u32) {
     let step = (set.files.len() / SAMPLE).max(1);

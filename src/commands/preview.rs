@@ -3,27 +3,21 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use tch::Device;
 
 use super::ExitStatus;
-use super::inputs::{facts, find_images, load, run_info, typed_inputs};
+use super::inputs::{facts, find_images, load, run_info, thinned, typed_inputs};
 use super::options::{Machine, at_least_one, machine};
 use super::output::Output;
-use crate::comm::OneProcess;
 use crate::config::defaults::complete;
 use crate::config::{Config, Settings};
-use crate::data::loader::PixelBatch;
 use crate::data::source::ImageSet;
 use crate::error::usage;
-use crate::method::{Batch, Context, Position, PrefetchedFeatures};
-use crate::model::network::Network;
 use crate::monitor::Monitor;
 use crate::picture::draw;
-use crate::profile::Profile;
-use crate::run_dir::RunDir;
-use crate::trained::{build, build_method, find_method, method_of_run, open};
+use crate::trained::{find_method, open, panels};
 use crate::ui::Ui;
 
 /// Draw what a method sees and predicts.
@@ -80,18 +74,9 @@ pub fn run(args: PreviewArgs, ui: &Ui) -> Result<ExitStatus> {
         let set = find_images(&[&args.place])?;
         (untrained(&args, &set, device)?, set, None)
     };
-    let network = build(&config, device)?;
-    if let Some(run) = &run {
-        network.load(&run.model())?;
-    }
-    let panels = panels(
-        &args,
-        &config,
-        some(set, args.count),
-        &network,
-        run.as_ref(),
-        ui,
-    )?;
+    let data = load(Arc::new(thinned(set, args.count)), &config, None, ui)?;
+    let rows: Vec<u32> = (0..data.len() as u32).collect();
+    let panels = panels(run.as_ref(), &config, device, &data, &rows)?;
     let mut png = Vec::new();
     draw(&panels).write_to(&mut std::io::Cursor::new(&mut png), image::ImageFormat::Png)?;
     output.finish(&png)?;
@@ -118,61 +103,4 @@ fn untrained(args: &PreviewArgs, set: &ImageSet, device: Device) -> Result<Confi
     config.train.method = name.into();
     entry.complete_in(&mut config)?;
     Ok(config)
-}
-
-/// So many images of a set, spread over it.
-fn some(mut set: ImageSet, count: usize) -> ImageSet {
-    let all = set.files.len();
-    let count = count.clamp(1, all.max(1));
-    let mut number = 0;
-    set.files.retain(|_| {
-        number += 1;
-        (number - 1) * count / all != number * count / all || count == all
-    });
-    set
-}
-
-fn panels(
-    args: &PreviewArgs,
-    config: &Config,
-    set: ImageSet,
-    network: &Network,
-    run: Option<&RunDir>,
-    ui: &Ui,
-) -> Result<Vec<crate::picture::Panel>> {
-    let method = match run {
-        Some(run) => method_of_run(run, config, network)?,
-        None => build_method(config, network)?,
-    };
-    let names: Vec<String> = run
-        .map(|run| run.read_labels())
-        .transpose()?
-        .unwrap_or_default()
-        .into_iter()
-        .map(|record| record.path)
-        .collect();
-    let data = load(Arc::new(set), config, None, ui)?;
-    if data.is_empty() {
-        bail!("no image of '{}' can be read", args.place.display());
-    }
-    let rows: Vec<u32> = (0..data.len() as u32).collect();
-    let pixels = PixelBatch::new(&data.pixels, &rows, network.device())?;
-    let mut batch = Batch::new(pixels, network);
-    // The numbers that the images have in the run, by which a method knows their labels.
-    for (index, image) in batch.indices.iter_mut().zip(0..) {
-        let known = names.iter().position(|name| name == data.name(image));
-        *index = known.map_or(u32::MAX, |known| known as u32);
-    }
-    let (profile, prefetched) = (Profile::off(), PrefetchedFeatures::default());
-    let context = Context {
-        config,
-        network,
-        data: &data,
-        position: Position::default(),
-        monitor: ui,
-        profile: &profile,
-        prefetched: &prefetched,
-        comm: &OneProcess,
-    };
-    tch::no_grad(|| method.preview(&context, &batch))
 }

@@ -17,6 +17,8 @@ pub use page::render;
 
 use image::RgbImage;
 
+use crate::picture::Panel;
+
 /// Most clusters that a report should hold. Choosing them (the largest first) and saying
 /// so in a [`Note`] is left to the caller; [`render`] shows what it is given.
 pub const MAX_CLUSTERS: usize = 200;
@@ -43,6 +45,8 @@ pub struct Report {
     pub curves: Vec<Curve>,
     /// Images in each cluster; the index is the label.
     pub sizes: Vec<usize>,
+    /// What the method sees and predicts, a row of tiles for each image or so.
+    pub panels: Vec<Panel>,
     /// The clusters to show, in any order.
     pub clusters: Vec<Sheet>,
     /// The run's options, as TOML.
@@ -151,6 +155,9 @@ pub struct Thumb {
 /// Why a report could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
+    /// A tile of a panel could not be encoded.
+    #[error("cannot encode what the method sees")]
+    Panel(#[source] image::ImageError),
     /// A thumbnail could not be encoded.
     #[error("cannot encode the thumbnail of '{path}'")]
     Thumb {

@@ -8,6 +8,7 @@ use super::charts::{Chart, line_chart, size_chart};
 use super::format::{count, percent};
 use super::thumbs::{TINY, data_uri, has_pixels, side};
 use super::{MAX_THUMBS, Report, ReportError, Sheet, Thumb};
+use crate::picture::{Panel, Tile};
 
 /// Side at which thumbnails of photographs are shown, in CSS pixels.
 const PHOTO: u32 = 72;
@@ -21,11 +22,21 @@ struct Page<'a> {
     report: &'a Report,
     paper: Paper<'a>,
     charts: Vec<Chart>,
+    panels: Vec<Vec<Seen<'a>>>,
     cards: Vec<Card<'a>>,
     /// Side of a thumbnail's place, in CSS pixels.
     cell: u32,
     has_classes: bool,
     has_scores: bool,
+}
+
+/// A tile of a panel.
+struct Seen<'a> {
+    uri: String,
+    caption: &'a str,
+    /// Of the style sheet: whether a prediction is right.
+    class: &'static str,
+    tiny: bool,
 }
 
 /// A reference and its address.
@@ -73,12 +84,38 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
         report,
         paper: Paper::new(&report.paper),
         charts,
+        panels: panels(&report.panels)?,
         cell,
         has_classes: cards.iter().any(|c| !c.classes.is_empty()),
         has_scores: cards.iter().any(|c| c.score.is_some()),
         cards,
     };
     Ok(page.render()?)
+}
+
+fn panels<'a>(panels: &'a [Panel]) -> Result<Vec<Vec<Seen<'a>>>, ReportError> {
+    let seen = |tile: &'a Tile| -> Result<Seen<'a>, ReportError> {
+        let Tile {
+            image,
+            caption,
+            answer,
+        } = tile;
+        Ok(Seen {
+            uri: data_uri(image, 2 * PHOTO).map_err(ReportError::Panel)?,
+            caption,
+            class: match answer {
+                None => "",
+                Some(true) => "right",
+                Some(false) => "wrong",
+            },
+            tiny: side(image) <= TINY,
+        })
+    };
+    let rows = panels.iter().map(|Panel(tiles)| {
+        let tiles = tiles.iter().filter(|tile| has_pixels(&tile.image));
+        tiles.map(seen).collect()
+    });
+    rows.collect()
 }
 
 fn cards(report: &Report) -> Result<Vec<Card<'_>>, ReportError> {

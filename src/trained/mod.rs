@@ -1,6 +1,8 @@
 //! A trained run put together again: its options, network, labelling rule and method, for whoever works with
 //! what was learned (`assign`, `features`, `eval`, `preview`).
 
+mod panels;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +28,7 @@ use crate::random::{Purpose, key};
 use crate::run_dir::RunDir;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::output::prefixed;
+pub use panels::panels;
 
 /// A network ready for extraction, and the sizes of its input.
 #[derive(Debug)]

@@ -299,4 +299,11 @@ fn report_is_one_file_with_the_clusters_in_it() {
     assert!(html.contains("data:image/"));
     assert!(!html.contains("src=\"http"));
     assert_eq!(&std::fs::read(sheet).unwrap()[1..4], b"PNG");
+    // What the method sees, in the page of the training as in that of the command.
+    for method in ssl_cluster::method::METHODS {
+        let of_training = runs().of(method.name).join("report.html");
+        let html = std::fs::read_to_string(of_training).unwrap();
+        assert!(html.contains("What the method sees"), "{}", method.name);
+    }
+    assert!(html.contains("What the method sees"));
 }

@@ -4,26 +4,33 @@ mod sheets;
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
+use tch::Device;
 
 use super::ExitStatus;
-use super::inputs::place_of_run;
-use crate::config::Config;
+use super::inputs::{images_of_run, place_of_run, thinned};
+use crate::config::{CacheChoice, Config};
 use crate::data::Dataset;
+use crate::data::cache::Cache;
 use crate::labels::LabelRecord;
 use crate::method;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Silent};
+use crate::picture::Panel;
 use crate::record::{EpochRecord, LabelStepRecord, Record};
 use crate::report::{
     Curve, Figure, MAX_CLUSTERS, Note, Report, Series, Sheet, contact_sheet, render,
 };
 use crate::run_dir::{RunDir, replace};
-use crate::trained::open;
+use crate::trained::{open, panels};
 use crate::ui::Ui;
 use sheets::{Thumbs, sheets};
 
+/// Images that the method is shown, and rows of pictures that are taken of what it makes of them.
+const SEEN: usize = 8;
+const MOST_PANELS: usize = 24;
 /// Clusters, images and pixels in the one-picture contact sheet.
 const SHEET: (usize, usize, u32) = (16, 16, 48);
 
@@ -75,9 +82,33 @@ pub fn write(
     }
     let pictures = sheets.iter().map(|sheet| sheet.thumbs.len()).sum();
     let skipped = run.read_skipped()?.len();
-    let page = render(&describe(run, config, &records, &labels, sheets, skipped)?)?;
+    let panels = seen(run, config, data);
+    let page = describe(run, config, &records, &labels, (sheets, panels), skipped)?;
+    let page = render(&page)?;
     replace(out, page.as_bytes())?;
     Ok(pictures)
+}
+
+/// What the run's method shows of some images; nothing where they are gone, or it has not begun: a report of
+/// labels alone is better than none.
+fn seen(run: &RunDir, config: &Config, data: Option<&Dataset>) -> Vec<Panel> {
+    let look = || -> Result<Vec<Panel>> {
+        let read;
+        let data = match data {
+            Some(data) => data,
+            None => {
+                let set = thinned(images_of_run(config)?, SEEN);
+                let cache = Cache::of_user(CacheChoice::Ram);
+                read = Dataset::load(Arc::new(set), config.data.store, &cache, None, &Silent)?;
+                &read
+            }
+        };
+        let (all, count) = (data.len(), SEEN.min(data.len()));
+        let rows: Vec<u32> = (0..count).map(|at| (at * all / count) as u32).collect();
+        let panels = panels(Some(run), config, Device::Cpu, data, &rows)?;
+        Ok(panels.into_iter().take(MOST_PANELS).collect())
+    };
+    look().unwrap_or_default()
 }
 
 fn describe(
@@ -85,7 +116,7 @@ fn describe(
     config: &Config,
     records: &[Record],
     labels: &[LabelRecord],
-    mut sheets: Vec<Sheet>,
+    (mut sheets, panels): (Vec<Sheet>, Vec<Panel>),
     skipped: usize,
 ) -> Result<Report> {
     let entry = method::method(&config.train.method);
@@ -118,6 +149,7 @@ fn describe(
         notes,
         curves: curves(&epochs, &steps),
         sizes,
+        panels,
         clusters: sheets,
         config_toml: config.to_toml()?,
         command: config.run.command.clone(),

@@ -1,0 +1,60 @@
+//! What a method shows of images, for `preview` and the report.
+
+use anyhow::Result;
+use tch::Device;
+
+use super::{build, build_method, method_of_run};
+use crate::comm::OneProcess;
+use crate::config::Config;
+use crate::data::Dataset;
+use crate::data::loader::PixelBatch;
+use crate::method::{Batch, Context, Position, PrefetchedFeatures};
+use crate::monitor::Silent;
+use crate::picture::Panel;
+use crate::profile::Profile;
+use crate::run_dir::RunDir;
+
+/// The pictures of the images `rows` of `data`: by the network and the method of `run`, or by untrained ones
+/// where there is none.
+///
+/// # Errors
+/// A run without a checkpoint, or whose files do not fit; images that cannot be read any more.
+pub fn panels(
+    run: Option<&RunDir>,
+    config: &Config,
+    device: Device,
+    data: &Dataset,
+    rows: &[u32],
+) -> Result<Vec<Panel>> {
+    let network = build(config, device)?;
+    let (method, names) = match run {
+        None => (build_method(config, &network)?, Vec::new()),
+        Some(run) => {
+            network.load(&run.model())?;
+            let labels = run.read_labels()?.into_iter();
+            let names: Vec<String> = labels.map(|record| record.path).collect();
+            (method_of_run(run, config, &network)?, names)
+        }
+    };
+    let pixels = PixelBatch::new(&data.pixels, rows, device)?;
+    let mut batch = Batch::new(pixels, &network);
+    // The numbers that the images have in the run, by which a method knows their labels.
+    for (index, &row) in batch.indices.iter_mut().zip(rows) {
+        let known = names
+            .iter()
+            .position(|name| name == data.name(row as usize));
+        *index = known.map_or(u32::MAX, |known| known as u32);
+    }
+    let (profile, prefetched) = (Profile::off(), PrefetchedFeatures::default());
+    let context = Context {
+        config,
+        network: &network,
+        data,
+        position: Position::default(),
+        monitor: &Silent,
+        profile: &profile,
+        prefetched: &prefetched,
+        comm: &OneProcess,
+    };
+    tch::no_grad(|| method.preview(&context, &batch))
+}
