@@ -46,7 +46,7 @@ pub use extraction::{FeaturePrefetch, FeatureRequest, PrefetchedFeatures, extrac
 pub use features::{cluster_features, group_features, label_by_clusters, label_by_groups};
 pub use module::{BACKBONE, Module, ModuleTraining, Rule, Update};
 use options::method_options;
-pub use options::{Flag, MethodOption, option_table, parse_options};
+pub use options::{Flag, MethodOption, option_table, parse_options, tables_of};
 
 /// A way to learn without labels. Everything random comes from the context's seed and position, so
 /// that a resumed run goes on exactly as it would have.

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use super::{
     Archive, Batch, Build, Context, Kept, LabelStep, Labelling, Loss, METHODS, Method, MethodEntry,
-    MethodOption, Module, Panel, Update, label_by_clusters, method,
+    MethodOption, Module, Panel, Update, label_by_clusters, method, tables_of,
 };
 use crate::cluster::Empty;
 use crate::config::defaults::Choice;
@@ -96,21 +96,12 @@ fn tasks(table: &Table) -> Result<Vec<(&'static MethodEntry, f64, Table)>> {
 
 fn resolve(config: &Config, table: &mut Table) -> Result<Vec<Choice>> {
     // A list of names in a TOML file, or from `--set`.
-    let names: Option<Vec<String>> = match table.get(TASKS) {
-        Some(Value::String(names)) => {
-            Some(names.split(',').map(|name| name.trim().into()).collect())
-        }
-        Some(Value::Array(names)) => Some(
-            names
-                .iter()
-                .filter_map(|name| name.as_str().map(Into::into))
-                .collect(),
-        ),
+    let named = match table.get(TASKS) {
+        Some(Value::String(names)) => Some(tables_of(names.split(','))),
+        Some(Value::Array(names)) => Some(tables_of(names.iter().filter_map(Value::as_str))),
         _ => None,
     };
-    if let Some(names) = names {
-        let empty = |name: String| (name, Value::Table(Table::new()));
-        let named = Table::from_iter(names.into_iter().filter(|name| !name.is_empty()).map(empty));
+    if let Some(named) = named {
         table.insert(TASKS.into(), Value::Table(named));
     }
     let mut choices = Vec::new();
@@ -122,8 +113,7 @@ fn resolve(config: &Config, table: &mut Table) -> Result<Vec<Choice>> {
         // The default method, and the first one whose task needs no labels.
         let other = METHODS.iter().find(|entry| entry.pretext);
         let chosen = METHODS.iter().take(1).chain(other);
-        let named = chosen.map(|entry| (entry.name.to_string(), Value::Table(Table::new())));
-        let named = Table::from_iter(named);
+        let named = tables_of(chosen.map(|entry| entry.name));
         choices.push(Choice {
             name: TASKS,
             value: named.keys().cloned().collect::<Vec<_>>().join(","),

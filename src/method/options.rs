@@ -75,6 +75,16 @@ pub fn parse_options<T: DeserializeOwned + Serialize + Default>(given: &toml::Ta
         })
 }
 
+/// An empty table for each of these names: a list of tasks whose options are all left open.
+pub fn tables_of(names: impl IntoIterator<Item = impl AsRef<str>>) -> toml::Table {
+    let names = names.into_iter();
+    let names = names.map(|name| name.as_ref().trim().to_string());
+    let named = names.filter(|name| !name.is_empty());
+    named
+        .map(|name| (name, toml::Value::Table(toml::Table::new())))
+        .collect()
+}
+
 /// The defaults of a method's options as a table.
 pub fn option_table<T: Serialize + Default>() -> toml::Table {
     toml::Table::try_from(T::default()).unwrap_or_default()

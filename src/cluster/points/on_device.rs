@@ -14,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 use super::{Found, LARGEST, Points, Sums};
 use crate::cluster::{Assignment, ClusterError, agreed, chunks, rows_per_chunk};
 use crate::comm::Comm;
+use crate::tensors::to_labels;
 
 /// For the scores of a block.
 const BYTES: usize = 512 << 20;
@@ -344,12 +345,7 @@ impl Points for OnDevice<'_> {
             let part = squares(&off).to_device(Device::Cpu);
             squared.extend(Vec::<f64>::try_from(&part).unwrap_or_default());
         }
-        let labels: Vec<i64> =
-            Vec::try_from(&self.labels.to_device(Device::Cpu)).unwrap_or_default();
-        (
-            squared,
-            labels.into_iter().map(|label| label as u32).collect(),
-        )
+        (squared, to_labels(&self.labels))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::config::{
     ClusterSettings, DataSettings, ModelSettings, OutputSettings, Settings, TrainSettings,
 };
 use crate::error::usage;
+use crate::method::tables_of;
 
 /// What was typed, over what `--config` says.
 pub fn settings(args: &TrainArgs) -> Result<Settings> {
@@ -104,7 +105,7 @@ fn put(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<()> {
     let Some((first, rest)) = key.split_once('.') else {
         match (table.get_mut(key), &value) {
             (Some(toml::Value::Table(inner)), toml::Value::String(names)) => {
-                for (name, empty) in named(names) {
+                for (name, empty) in tables_of(names.split(',')) {
                     inner.entry(name).or_insert(empty);
                 }
             }
@@ -118,21 +119,12 @@ fn put(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<()> {
         .entry(first)
         .or_insert_with(|| toml::Value::Table(toml::Table::new()));
     if let toml::Value::String(names) = inner {
-        *inner = toml::Value::Table(named(names).collect());
+        *inner = toml::Value::Table(tables_of(names.split(',')));
     }
     match inner {
         toml::Value::Table(inner) => put(inner, rest, value),
         _ => Err(usage(format!("--set {key}: '{first}' is no table"))),
     }
-}
-
-/// Empty tables for names between commas.
-fn named(names: &str) -> impl Iterator<Item = (String, toml::Value)> {
-    let names = names
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty());
-    names.map(|name| (name.to_string(), toml::Value::Table(toml::Table::new())))
 }
 
 /// Numbers and booleans as TOML reads them; anything else is text.
