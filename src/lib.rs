@@ -21,7 +21,7 @@
 //!   together again, [`ui`] what the terminal sees
 //! - [`method`]: DeepCluster, SeLa, rotation, context, ... behind one trait
 //! - [`model`] networks, [`data`] images, [`cluster`] clustering
-//! - [`tensors`], [`picture`], [`config`], [`device`], [`random`], [`monitor`], [`profile`], [`record`], [`error`]
+//! - [`comm`], [`tensors`], [`picture`], [`config`], [`device`], [`random`], [`monitor`], [`profile`], [`record`], [`error`]
 
 #![deny(unsafe_code)]
 

@@ -24,7 +24,8 @@ pub const ENTRY: MethodEntry = MethodEntry {
     help: "several methods at once on one backbone, each with a head of its own",
     paper: "Doersch and Zisserman, Multi-task Self-Supervised Visual Learning, ICCV 2017, https://arxiv.org/abs/1708.07860",
     // Rotation by itself wants a rate that falls and crops that leave the image whole, DeepCluster small ones.
-    // Between the two both learn (README: kNN of either alone and of both; without this preset 82.9 %).
+    // Between the two both learn: kNN 84.3 % (README; the mean of three seeds), with the rate as it is and
+    // crops from 0.3 on 82.9 %, with the falling rate alone 83.3 %, with crops from 0.8 on 83.4 %.
     preset: |facts| Settings {
         data: DataSettings {
             crop_scale: facts.thumbnails().then_some([0.6, 1.0]),
