@@ -5,7 +5,8 @@ use std::fmt::Debug;
 
 use tch::{Device, Kind, Tensor};
 
-/// The processes of a run, which all call the same of these in the same order. They live as long as the program.
+/// The processes of a run, which all call the same of these in the same order. Each has some of the rows; they
+/// live as long as the program.
 pub trait Comm: Debug + Send + Sync {
     /// Which of them this is, from 0.
     fn rank(&self) -> usize;
@@ -26,12 +27,21 @@ pub trait Comm: Debug + Send + Sync {
         numbers[0]
     }
 
-    /// The sum of a tensor of f64, where it lies.
+    /// The sums of counts.
+    fn sum_counts(&self, counts: &[usize]) -> Vec<usize> {
+        // Exact up to 2^53.
+        let mut numbers: Vec<f64> = counts.iter().map(|&count| count as f64).collect();
+        self.sum(&mut numbers);
+        numbers.into_iter().map(|number| number as usize).collect()
+    }
+
+    /// The sum of a tensor, which must be of f64, where it lies.
     fn sum_tensor(&self, tensor: Tensor) -> Tensor {
+        debug_assert_eq!(tensor.kind(), Kind::Double);
         if self.size() == 1 {
             return tensor;
         }
-        let here = tensor.to_device(Device::Cpu).to_kind(Kind::Double);
+        let here = tensor.to_device(Device::Cpu);
         let mut numbers = Vec::try_from(&here.contiguous().view(-1)).unwrap_or_default();
         self.sum(&mut numbers);
         Tensor::from_slice(&numbers)

@@ -1,4 +1,4 @@
-//! Networks at work: frozen for inference, and in bf16.
+//! Networks at work: folded for inference, and in bf16; their middle layers.
 
 use std::sync::Mutex;
 
@@ -51,7 +51,7 @@ fn distance(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 #[test]
-fn a_frozen_network_answers_as_the_one_that_it_came_from() {
+fn an_inference_network_answers_as_the_one_that_it_came_from() {
     for entry in BACKBONES {
         let network = network(entry, Precision::F32);
         let images = images(entry, 3);
@@ -72,7 +72,7 @@ fn a_frozen_network_answers_as_the_one_that_it_came_from() {
 }
 
 #[test]
-fn a_frozen_network_does_not_follow_when_the_other_learns() {
+fn an_inference_network_does_not_follow_when_the_other_learns() {
     let entry = ssl_cluster::model::find("conv4").unwrap();
     let network = network(entry, Precision::F32);
     let images = images(entry, 2);

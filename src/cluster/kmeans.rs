@@ -157,10 +157,7 @@ impl Run<'_> {
 
     /// Points in each cluster, over all processes.
     fn sizes(&self) -> Vec<usize> {
-        let here = self.points.sizes();
-        let mut sizes: Vec<f64> = here.iter().map(|&size| size as f64).collect();
-        self.options.comm.sum(&mut sizes);
-        sizes.into_iter().map(|size| size as usize).collect()
+        self.options.comm.sum_counts(&self.points.sizes())
     }
 
     /// Whether empty clusters are to be filled now.

@@ -15,6 +15,7 @@ use super::{
     sizes,
 };
 use crate::random::{Purpose, stream};
+use crate::tensors::from_labels;
 
 /// The registry entry.
 pub const ENGINE: Engine = Engine {
@@ -45,6 +46,11 @@ impl Clusterer for LinfaKMeans {
                 "the linfa engine takes no weights: use `--engine tensor`".into(),
             ));
         }
+        if options.comm.size() > 1 {
+            return Err(ClusterError::Options(
+                "the linfa engine wants all points in one process: use `--engine tensor`".into(),
+            ));
+        }
         let rng = stream(options.seed, Purpose::Clustering, 1, 0);
         let start = to_array(&initial_centroids(points, options)?)?;
         let dataset = DatasetBase::from(to_array(points)?);
@@ -57,12 +63,9 @@ impl Clusterer for LinfaKMeans {
             .tolerance(tolerance)
             .fit(&dataset)
             .map_err(|error| ClusterError::Linfa(error.to_string()))?;
-        let labels: Vec<i64> = model
-            .predict(&dataset.records)
-            .iter()
-            .map(|&label| label as i64)
-            .collect();
-        let labels = Tensor::from_slice(&labels);
+        let labels = model.predict(&dataset.records);
+        let labels: Vec<u32> = labels.iter().map(|&label| label as u32).collect();
+        let labels = from_labels(&labels);
         let centroids = to_tensor(model.centroids());
         let on_cpu = points.to_device(tch::Device::Cpu).to_kind(Kind::Float);
         let objective = (&on_cpu - centroids.index_select(0, &labels))

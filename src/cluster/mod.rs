@@ -53,6 +53,8 @@ pub enum ClusterError {
     Options(String),
     #[error("linfa: {0}")]
     Linfa(String),
+    #[error("another process could not go on")]
+    OtherProcess,
 }
 
 /// An assignment of all points to their nearest centroids.
@@ -139,7 +141,8 @@ pub struct KMeansOptions<'a> {
     /// Where the work is done, if not where the points lie: those that a device has no room for come to it
     /// block by block.
     pub device: Option<Device>,
-    /// The processes that hold the points, with [`Init::Random`] or given centroids, and without a sample.
+    /// The processes that hold the points. Several start from [`Init::Random`] or given centroids, the same in
+    /// each, look at all points, and do not know [`Empty::Farthest`].
     pub comm: &'static dyn Comm,
 }
 
@@ -201,10 +204,9 @@ pub fn cluster(
     if options.clusters == 0 {
         return Err(ClusterError::NoClusters);
     }
-    if n == 0 {
-        return Err(ClusterError::NoPoints);
-    }
     let comm = options.comm;
+    // Of several processes each has some.
+    agreed(comm, some(n))?;
     let all = comm.sum_of(n as f64) as usize;
     if all < options.clusters {
         return Err(ClusterError::TooFewPoints {
@@ -242,7 +244,8 @@ pub fn cluster(
         }
     }
     if let Some(weights) = options.weights {
-        check_weights(weights, n)?;
+        agreed(comm, check_weights(weights, n))?;
+        check_total(comm.sum_of(total(weights)))?;
     }
     let started = std::time::Instant::now();
     let mut clustering = tch::no_grad(|| best_of(engine, points, options))?;
@@ -257,13 +260,32 @@ pub(crate) fn agreed<T>(
 ) -> Result<T, ClusterError> {
     match comm.sum_of(f64::from(u8::from(result.is_err()))) {
         0.0 => result,
-        _ => result.and(Err(ClusterError::Options(
-            "another process could not go on".into(),
-        ))),
+        _ => result.and(Err(ClusterError::OtherProcess)),
     }
 }
 
-/// One weight for each of `n` points, none negative, not all 0.
+/// That there are rows.
+pub(crate) fn some(rows: usize) -> Result<(), ClusterError> {
+    match rows {
+        0 => Err(ClusterError::NoPoints),
+        _ => Ok(()),
+    }
+}
+
+/// The sum of weights.
+pub(crate) fn total(weights: &Tensor) -> f64 {
+    weights.sum(Kind::Double).double_value(&[])
+}
+
+/// Not all weights are 0.
+pub(crate) fn check_total(total: f64) -> Result<(), ClusterError> {
+    if total > 0.0 {
+        return Ok(());
+    }
+    Err(ClusterError::Options("all weights are 0".into()))
+}
+
+/// One weight for each of `n` points, none negative.
 pub(crate) fn check_weights(weights: &Tensor, n: usize) -> Result<(), ClusterError> {
     if weights.size() != [n as i64] {
         return Err(ClusterError::Shape {
@@ -279,9 +301,6 @@ pub(crate) fn check_weights(weights: &Tensor, n: usize) -> Result<(), ClusterErr
             "weight {row} is {}: weights are finite and not negative",
             values[row]
         ))),
-        None if values.iter().all(|&weight| weight == 0.0) => {
-            Err(ClusterError::Options("all weights are 0".into()))
-        }
         None => Ok(()),
     }
 }

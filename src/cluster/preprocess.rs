@@ -8,7 +8,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::assigner::Stored;
-use super::{CHUNK_BYTES, ClusterError, agreed, check_finite, chunks, matrix_size};
+use super::{CHUNK_BYTES, ClusterError, agreed, check_finite, chunks, matrix_size, some};
 use crate::comm::{Comm, OneProcess};
 
 /// A component is kept when its variance exceeds this share of the largest. Single precision
@@ -54,13 +54,8 @@ impl Pca {
         whiten: bool,
     ) -> Result<Self, ClusterError> {
         let (n, d) = matrix_size(features)?;
+        agreed(comm, some(n))?;
         let all = comm.sum_of(n as f64) as usize;
-        if all == 0 {
-            return Err(ClusterError::TooFewPoints {
-                points: 0,
-                clusters: 1,
-            });
-        }
         tch::no_grad(|| {
             let (mean, values, components) = if all < d {
                 agreed(comm, check_finite(features))?;
@@ -171,15 +166,18 @@ fn of_covariance(
     let (n, d) = (comm.sum_of(features.size()[0] as f64), features.size()[1]);
     let options = (Kind::Double, device);
     let (mut sum, mut products) = (Tensor::zeros([d], options), Tensor::zeros([d, d], options));
+    let rows = |(_, rows): (usize, Tensor)| rows.to_device(device).to_kind(Kind::Double);
+    let mut blocks = chunks(features, CHUNK_BYTES).map(rows);
     // Near the mean, so that little is lost when its square is taken off at the end: the mean of the first
     // block, of which the first process speaks for all.
-    let first = chunks(features, CHUNK_BYTES).next();
-    let origin = first.map_or(Tensor::zeros([d], options), |(_, rows)| {
-        mean_of(&rows.to_device(device).to_kind(Kind::Double))
-    });
+    let first = blocks.next();
+    let origin = match &first {
+        Some(rows) => mean_of(rows),
+        None => Tensor::zeros([d], options),
+    };
     let origin = comm.gather(&origin.unsqueeze(0)).get(0);
-    for (_, rows) in chunks(features, CHUNK_BYTES) {
-        let centred = rows.to_device(device).to_kind(Kind::Double) - &origin;
+    for rows in first.into_iter().chain(blocks) {
+        let centred = rows - &origin;
         sum += centred.sum_dim_intlist(0, false, Kind::Double);
         products += centred.transpose(0, 1).matmul(&centred);
     }

@@ -1,6 +1,7 @@
 //! `assign`: labels for images, by a trained run.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -10,9 +11,8 @@ use super::inputs::{find_images, place, report_skipped};
 use super::options::{Machine, Numbers, listed, machine};
 use super::output::Output;
 use crate::error::usage;
-use crate::labels::{self, FORMATS, Format};
-use crate::train::output::label_record;
-use crate::trained::{Extractor, assigner, none_readable, open_in};
+use crate::labels::{self, FORMATS, Format, LabelRecord};
+use crate::trained::{Extractor, assigner, items, none_readable, open_in};
 use crate::ui::Ui;
 
 /// Label images with a trained run.
@@ -64,17 +64,17 @@ pub fn run(args: AssignArgs, ui: &Ui) -> Result<ExitStatus> {
         assigner.dim(),
         extractor.network.dim()
     );
-    let set = find_images(&args.inputs)?;
+    let items = items(&config, Arc::new(find_images(&args.inputs)?))?;
     let mut output = Output::open(args.out.as_deref())?;
-    let mut skipped = set.skipped.clone();
+    let mut skipped = items.skipped().to_vec();
     let mut labelled = 0;
     {
         let mut writer = (format.writer)(output.writer());
-        extractor.each_block(&set, assigner.feature_kind(), ui, &mut |block| {
+        extractor.each_block(items.as_ref(), assigner.feature_kind(), ui, &mut |block| {
             labelled += block.rows.len();
             let assignments = assigner.assign(&block.features);
             for (index, &row) in block.rows.iter().enumerate() {
-                writer.record(&label_record(&set.files[row].name, &assignments, index))?;
+                writer.record(&LabelRecord::of(items.name(row), &assignments, index))?;
             }
             skipped.extend(block.skipped);
             Ok(())
@@ -87,7 +87,7 @@ pub fn run(args: AssignArgs, ui: &Ui) -> Result<ExitStatus> {
     output.close()?;
     report_skipped(
         &skipped,
-        set.files.len() + set.skipped.len(),
+        items.len() + items.skipped().len(),
         args.strict,
         ui,
     )?;

@@ -20,6 +20,7 @@ use crate::comm::OneProcess;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::cache::Cache;
+use crate::data::items::Items;
 use crate::data::loader::{batches, equal_lengths};
 use crate::data::source::ImageSet;
 use crate::error::usage;
@@ -28,7 +29,7 @@ use crate::method::{Batch, Context as MethodContext, Position, PrefetchedFeature
 use crate::monitor::{Monitor, Silent};
 use crate::profile::Profile;
 use crate::run_dir::RunDir;
-use crate::trained::{Extractor, assigner, find_method, initial, method_of_run, open_in};
+use crate::trained::{Extractor, assigner, find_method, initial, items, method_of_run, open_in};
 use crate::ui::Ui;
 
 /// Measure features and labels.
@@ -80,13 +81,13 @@ pub fn run(args: EvalArgs, ui: &Ui) -> Result<ExitStatus> {
         None => images_of_run(&config)?,
     };
     let (queries, known) = (
-        with_classes(find_images(&[&args.input])?, &args.input)?,
-        with_classes(known, &known_place)?,
+        with_classes(&config, find_images(&[&args.input])?, &args.input)?,
+        with_classes(&config, known, &known_place)?,
     );
     let same = same_place(&args.input, &known_place);
-    skipped_folders(&queries, ui)?;
+    skipped_folders(queries.as_ref(), ui)?;
     if !same {
-        skipped_folders(&known, ui)?;
+        skipped_folders(known.as_ref(), ui)?;
     }
     let options = KnnOptions {
         neighbours: args.neighbours,
@@ -94,27 +95,32 @@ pub fn run(args: EvalArgs, ui: &Ui) -> Result<ExitStatus> {
     };
 
     let mut report = Map::new();
-    let of_queries = extractor.all(&queries, FeatureKind::Hidden, ui)?;
-    report_skipped(&of_queries.skipped, queries.files.len(), false, ui)?;
-    let classes = classes_of(&queries, &of_queries.rows, &known.classes);
-    warn_of_unknown(&queries.classes, &known, &known_place, ui)?;
+    let of_queries = extractor.all(queries.as_ref(), FeatureKind::Hidden, ui)?;
+    report_skipped(&of_queries.skipped, queries.len(), false, ui)?;
+    let classes = classes_of(queries.as_ref(), &of_queries.rows, known.classes());
+    warn_of_unknown(queries.classes(), known.classes(), &known_place, ui)?;
     report.insert("images".into(), of_queries.rows.len().into());
-    report.insert("classes".into(), queries.classes.len().into());
+    report.insert("classes".into(), queries.classes().len().into());
 
     let of_known = if same {
         None
     } else {
-        Some(extractor.all(&known, FeatureKind::Hidden, ui)?)
+        Some(extractor.all(known.as_ref(), FeatureKind::Hidden, ui)?)
     };
     let known_classes = of_known
         .as_ref()
-        .map(|e| classes_of(&known, &e.rows, &known.classes));
+        .map(|e| classes_of(known.as_ref(), &e.rows, known.classes()));
     if let Some(of_known) = &of_known {
-        report_skipped(&of_known.skipped, known.files.len(), false, ui)?;
+        report_skipped(&of_known.skipped, known.len(), false, ui)?;
     }
     let own = match &of_known {
         None => (0..of_queries.rows.len()).map(Some).collect(),
-        Some(of_known) => shared(&queries, &of_queries.rows, &known, &of_known.rows),
+        Some(of_known) => shared(
+            queries.as_ref(),
+            &of_queries.rows,
+            known.as_ref(),
+            &of_known.rows,
+        ),
     };
     let common = own.iter().flatten().count();
     if !same && common > 0 {
@@ -144,11 +150,15 @@ pub fn run(args: EvalArgs, ui: &Ui) -> Result<ExitStatus> {
             store: config.data.store,
             plain: config.data.plain,
         };
-        let features = |set: &ImageSet| -> Result<Tensor> {
-            Ok(fresh.all(set, FeatureKind::Hidden, ui)?.features)
+        let features = |items: &dyn Items| -> Result<Tensor> {
+            Ok(fresh.all(items, FeatureKind::Hidden, ui)?.features)
         };
-        let known = if same { None } else { Some(features(&known)?) };
-        let [plain, whitened] = knn(&features(&queries)?, known.as_ref())?;
+        let known = if same {
+            None
+        } else {
+            Some(features(known.as_ref())?)
+        };
+        let [plain, whitened] = knn(&features(queries.as_ref())?, known.as_ref())?;
         report.insert("knn_untrained".into(), rounded(plain));
         report.insert("knn_untrained_whitened".into(), rounded(whitened));
     }
@@ -207,26 +217,27 @@ fn print(report: &Map<String, Value>) -> Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
-/// Images whose folders are classes.
-fn with_classes(set: ImageSet, place: &Path) -> Result<ImageSet> {
-    if set.classes.is_empty() {
+/// What the run's method makes of images whose folders are classes.
+fn with_classes(config: &Config, set: ImageSet, place: &Path) -> Result<Arc<dyn Items>> {
+    let items = items(config, Arc::new(set))?;
+    if items.classes().is_empty() {
         bail!(
             "'{}' has no classes: eval needs images in at least two folders, one for each class",
             place.display()
         );
     }
-    Ok(set)
+    Ok(items)
 }
 
 /// Class numbers of `rows`, by the names in `names`; names that are new there come after them.
-fn classes_of(set: &ImageSet, rows: &[usize], names: &[String]) -> Vec<u32> {
+fn classes_of(items: &dyn Items, rows: &[usize], names: &[String]) -> Vec<u32> {
     let mut numbers: HashMap<&str, u32> = names
         .iter()
         .zip(0..)
         .map(|(name, number)| (name.as_str(), number))
         .collect();
-    let of_class: Vec<u32> = set
-        .classes
+    let of_class: Vec<u32> = items
+        .classes()
         .iter()
         .map(|name| {
             let next = numbers.len() as u32;
@@ -234,11 +245,7 @@ fn classes_of(set: &ImageSet, rows: &[usize], names: &[String]) -> Vec<u32> {
         })
         .collect();
     rows.iter()
-        .map(|&row| {
-            set.files[row]
-                .class
-                .map_or(0, |class| of_class[class as usize])
-        })
+        .map(|&row| items.class(row).map_or(0, |class| of_class[class as usize]))
         .collect()
 }
 
@@ -250,10 +257,10 @@ fn same_place(a: &Path, b: &Path) -> bool {
 }
 
 /// Classes that no voting image has can never be found.
-fn warn_of_unknown(classes: &[String], known: &ImageSet, place: &Path, ui: &Ui) -> Result<()> {
+fn warn_of_unknown(classes: &[String], known: &[String], place: &Path, ui: &Ui) -> Result<()> {
     let unknown: Vec<&str> = classes
         .iter()
-        .filter(|class| !known.classes.contains(class))
+        .filter(|class| !known.contains(class))
         .map(String::as_str)
         .collect();
     let list = unknown.join("', '");
@@ -276,9 +283,9 @@ fn warn_of_unknown(classes: &[String], known: &ImageSet, place: &Path, ui: &Ui) 
 /// For each of the queries' images that were read its row among the known ones, where the two are one
 /// file.
 fn shared(
-    queries: &ImageSet,
+    queries: &dyn Items,
     of_queries: &[usize],
-    known: &ImageSet,
+    known: &dyn Items,
     of_known: &[usize],
 ) -> Vec<Option<usize>> {
     let rows: HashMap<PathBuf, usize> = of_known
@@ -293,8 +300,9 @@ fn shared(
 }
 
 /// Names what could not be listed.
-fn skipped_folders(set: &ImageSet, ui: &Ui) -> Result<()> {
-    report_skipped(&set.skipped, set.files.len() + set.skipped.len(), false, ui)
+fn skipped_folders(items: &dyn Items, ui: &Ui) -> Result<()> {
+    let skipped = items.skipped();
+    report_skipped(skipped, items.len() + skipped.len(), false, ui)
 }
 
 /// How often the method's pretext task is solved on images that were not trained on.
@@ -302,14 +310,14 @@ fn pretext_accuracy(
     run: &RunDir,
     config: &Config,
     extractor: &Extractor,
-    set: ImageSet,
+    items: Arc<dyn Items>,
 ) -> Result<Option<f64>> {
     if !find_method(&config.train.method)?.pretext {
         return Ok(None);
     }
     let method = method_of_run(run, config, &extractor.network)?;
     let cache = Cache::of_user(config.data.cache);
-    let data = Dataset::load(Arc::new(set), extractor.store, &cache, None, &Silent)?;
+    let data = Dataset::load(items, extractor.store, &cache, None, &Silent)?;
     let (monitor, profile): (&dyn Monitor, _) = (&Silent, Profile::off());
     let context = MethodContext {
         config,

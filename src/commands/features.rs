@@ -1,6 +1,7 @@
 //! `features`: the hidden features of images, as a matrix for other tools.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
@@ -11,6 +12,7 @@ use super::options::{Machine, Numbers, machine};
 use super::output::Output;
 use crate::cluster::assigner::FeatureKind;
 use crate::config::PlainView;
+use crate::data::items::Items;
 use crate::data::source::{ImageFile, ImageSet, Skipped};
 use crate::device::precision;
 use crate::error::usage;
@@ -18,7 +20,7 @@ use crate::matrix;
 use crate::model;
 use crate::model::network::Network;
 use crate::monitor::Monitor;
-use crate::trained::{Extractor, open_in, unknown_arch};
+use crate::trained::{Extractor, items, open_in, unknown_arch};
 use crate::ui::Ui;
 
 /// Extract features of images.
@@ -57,12 +59,16 @@ Examples:
 
 pub fn run(args: FeaturesArgs, ui: &Ui) -> Result<ExitStatus> {
     let device = machine(&args.machine)?;
-    let (extractor, inputs) = match (&args.arch, &args.places[..]) {
+    let (extractor, config, inputs) = match (&args.arch, &args.places[..]) {
         (None, [run, inputs @ ..]) if !inputs.is_empty() => {
             let (run, config) = open_in(run, args.numbers.precision)?;
-            (Extractor::of_run(&run, &config, device)?, inputs)
+            (
+                Extractor::of_run(&run, &config, device)?,
+                Some(config),
+                inputs,
+            )
         }
-        (Some(arch), inputs) => (pretrained(arch, &args, device, ui)?, inputs),
+        (Some(arch), inputs) => (pretrained(arch, &args, device, ui)?, None, inputs),
         (None, _) => {
             return Err(usage(
                 "give a run and inputs, or --arch with --init and inputs",
@@ -71,14 +77,18 @@ pub fn run(args: FeaturesArgs, ui: &Ui) -> Result<ExitStatus> {
     };
     let mut set = find_images(inputs)?;
     leave_out_broken_lines(&mut set);
+    let items: Arc<dyn Items> = match &config {
+        Some(config) => items(config, Arc::new(set))?,
+        None => Arc::new(set),
+    };
     let paths = args.out.with_extension("paths.txt");
     let (of_features, of_paths) = (Output::file(&args.out)?, Output::file(&paths)?);
-    let mut extracted = extractor.all(&set, FeatureKind::Hidden, ui)?;
+    let mut extracted = extractor.all(items.as_ref(), FeatureKind::Hidden, ui)?;
     of_features.finish(&matrix::to_npy(&extracted.features)?)?;
     let names: String = extracted
         .rows
         .iter()
-        .map(|&row| format!("{}\n", set.files[row].name))
+        .map(|&row| format!("{}\n", items.name(row)))
         .collect();
     of_paths.finish(names.as_bytes())?;
     ui.note(&format!(
@@ -87,10 +97,12 @@ pub fn run(args: FeaturesArgs, ui: &Ui) -> Result<ExitStatus> {
         args.out.display(),
         paths.display()
     ));
-    extracted.skipped.splice(0..0, set.skipped.iter().cloned());
+    extracted
+        .skipped
+        .splice(0..0, items.skipped().iter().cloned());
     report_skipped(
         &extracted.skipped,
-        set.files.len() + set.skipped.len(),
+        items.len() + items.skipped().len(),
         args.strict,
         ui,
     )?;

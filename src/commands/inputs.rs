@@ -9,6 +9,7 @@ use tch::Device;
 use crate::config::defaults::Facts;
 use crate::config::{Config, Inputs, RunInfo};
 use crate::data::cache::{Cache, Watch};
+use crate::data::items::Items;
 use crate::data::source::{EXTENSIONS, ImageSet, Skipped};
 use crate::data::{DataError, Dataset, decode};
 use crate::error::{Error, usage};
@@ -105,15 +106,15 @@ pub(super) fn run_info(input: Inputs, set: &ImageSet) -> RunInfo {
     }
 }
 
-/// Decodes the images as the options say.
+/// Decodes the items as the options say.
 pub(super) fn load(
-    set: Arc<ImageSet>,
+    items: Arc<dyn Items>,
     config: &Config,
     watch: Option<&mut Watch>,
     ui: &Ui,
 ) -> Result<Dataset> {
     let data = Dataset::load(
-        set,
+        items,
         config.data.store,
         &Cache::of_user(config.data.cache),
         watch,

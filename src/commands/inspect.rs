@@ -126,7 +126,7 @@ pub fn run(args: InspectArgs, ui: &Ui) -> Result<ExitStatus> {
 
     let started = Instant::now();
     let set = Arc::new(set);
-    let data = load(Arc::clone(&set), &config, None, ui)?;
+    let data = load(set.clone(), &config, None, ui)?;
     let mut epochs = Vec::new();
     for epoch in 0..args.epochs {
         // The first decodes as well.

@@ -1,7 +1,7 @@
 //! Values that have names: an enum's variants by the names that serde gives them, so that options and
 //! files know the same ones and none is written down twice.
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use serde::de::value::{Error, StringDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
@@ -11,12 +11,13 @@ pub(super) fn named<T>() -> impl TypedValueParser<Value = T>
 where
     T: DeserializeOwned + Serialize + Clone + Send + Sync + 'static,
 {
-    // Of several names, serde tells the one that is written; the others are of earlier versions.
-    let written = names::<T>().iter().filter(|&&name| {
+    // Of several names serde writes one; the others are of earlier versions.
+    let names = names::<T>().iter().map(|&name| {
         let value = read::<T>(name).ok();
-        value.is_some_and(|value| serde_json::to_value(value).is_ok_and(|written| written == name))
+        let written = value.and_then(|value| serde_json::to_value(value).ok());
+        PossibleValue::new(name).hide(written.is_none_or(|written| written != name))
     });
-    PossibleValuesParser::new(written.copied()).try_map(|name| read(&name))
+    PossibleValuesParser::new(names).try_map(|name| read(&name))
 }
 
 fn read<T: DeserializeOwned>(name: &str) -> Result<T, Error> {

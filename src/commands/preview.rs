@@ -17,7 +17,7 @@ use crate::data::source::ImageSet;
 use crate::error::usage;
 use crate::monitor::Monitor;
 use crate::picture::draw;
-use crate::trained::{find_method, open, panels};
+use crate::trained::{find_method, items, open, panels};
 use crate::ui::Ui;
 
 /// Draw what a method sees and predicts.
@@ -66,17 +66,27 @@ pub fn run(args: PreviewArgs, ui: &Ui) -> Result<ExitStatus> {
         if args.method.is_some() {
             return Err(usage("a run has its method: leave --method out"));
         }
+        if !args.set.is_empty() {
+            return Err(usage("a run has its options: leave --set out"));
+        }
         let (run, config) = open(&args.place)?;
         let place = super::inputs::place_of_run(&config);
         let set = find_images(&[args.images.clone().unwrap_or(place)])?;
         (config, set, Some(run))
     } else {
+        if args.images.is_some() {
+            return Err(usage(format!(
+                "--images belongs to a run, and '{}' is none",
+                args.place.display()
+            )));
+        }
         let set = find_images(&[&args.place])?;
         (untrained(&args, &set, device)?, set, None)
     };
-    let data = load(Arc::new(thinned(set, args.count)), &config, None, ui)?;
+    let items = items(&config, Arc::new(thinned(set, args.count)))?;
+    let data = load(items, &config, None, ui)?;
     let rows: Vec<u32> = (0..data.len() as u32).collect();
-    let panels = panels(run.as_ref(), &config, device, &data, &rows)?;
+    let panels = panels(run.as_ref(), &config, device, &data, &rows, ui)?;
     let mut png = Vec::new();
     draw(&panels).write_to(&mut std::io::Cursor::new(&mut png), image::ImageFormat::Png)?;
     output.finish(&png)?;

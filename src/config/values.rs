@@ -192,5 +192,10 @@ mod tests {
         assert!((warmed(Schedule::Cosine, 0.55) - 0.5).abs() < 1e-9);
         assert!(warmed(Schedule::Cosine, 1.0).abs() < 1e-9);
         assert_eq!(Schedule::Cosine.factor(0.0, 100, 0.0), 1.0);
+        // Steps are shares of what the warm-up leaves, decay counts the run's epochs.
+        assert_eq!(warmed(Schedule::Steps, 0.36), 1.0);
+        assert_eq!(warmed(Schedule::Steps, 0.38), 0.2);
+        assert_eq!(Schedule::StepDecay.factor(0.495, 300, 30.0), 1.0);
+        assert!((Schedule::StepDecay.factor(0.505, 300, 30.0) - 0.1).abs() < 1e-9);
     }
 }

@@ -1,4 +1,4 @@
-//! ImageBatch of pixels on their way from the cache to a view.
+//! The pixels of a batch on their way from the cache to a view.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use tch::{Device, Kind, Tensor};
 use super::cache::Pixels;
 use crate::device::numbers;
 
-/// The squares of some images.
+/// The colours of some images.
 #[derive(Debug)]
 pub enum ImageBatch {
     /// `[b, side, side, 3] u8`, contiguous, on any device.
     Copied(Tensor),
-    /// These indices of a cache in memory, where it keeps them.
+    /// Those of these numbers in a cache in memory, where it keeps them.
     Kept {
         pixels: Arc<Pixels>,
         indices: Vec<u32>,
@@ -27,7 +27,7 @@ impl From<&Tensor> for ImageBatch {
 }
 
 impl ImageBatch {
-    /// Side of the squares, in pixels.
+    /// Side of the images, in pixels.
     pub fn side(&self) -> usize {
         match self {
             Self::Copied(pixels) => pixels.size()[1] as usize,
@@ -47,7 +47,7 @@ impl ImageBatch {
         self.len() == 0
     }
 
-    /// The same on `device`; squares that are kept stay where they are, for views that a CPU makes. The copy
+    /// The same on `device`; what is kept stays where it is, for views that a CPU makes. The copy
     /// to a CUDA device goes on while the program does: what is computed there comes after it.
     pub fn on(self, device: Device) -> Self {
         debug_assert!(matches!(self, Self::Copied(_)) || device == Device::Cpu);

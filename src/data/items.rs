@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use super::decode::DecodeError;
 use super::source::Skipped;
@@ -63,6 +64,11 @@ pub trait Items: Debug + Send + Sync {
         self.name(item).into()
     }
 
+    /// The same for the same item, however it is named; `None` where it is gone.
+    fn identity(&self, item: usize) -> Option<PathBuf> {
+        Some(self.origin(item).into())
+    }
+
     /// Index into [`Self::classes`]; `None` where none is known.
     fn class(&self, _item: usize) -> Option<u32> {
         None
@@ -88,6 +94,12 @@ pub trait Items: Debug + Send + Sync {
     /// # Errors
     /// What cannot be read is left out of a data set, with this as the reason.
     fn read(&self, item: usize, side: usize, out: &mut [u8]) -> Result<(), DecodeError>;
+
+    /// What makes pixels of what the stamps stand for, where it is not the decoding of image files: with the
+    /// stamps it says which pixels these are.
+    fn kind(&self) -> &str {
+        ""
+    }
 
     /// Changes when the item does; `None` where it is gone. Decoded pixels on disk are found again by it.
     fn stamp(&self, item: usize) -> Option<String>;

@@ -19,8 +19,9 @@ pub struct PixelBatch {
     pub images: ImageBatch,
     /// Which images of the data set they are.
     pub indices: Vec<u32>,
-    /// Where their other planes are.
-    pub pixels: Arc<Pixels>,
+    /// Where their other planes are, and in which rows.
+    pub(crate) pixels: Arc<Pixels>,
+    pub(crate) rows: Vec<u32>,
 }
 
 impl PixelBatch {
@@ -49,6 +50,7 @@ impl PixelBatch {
             images,
             indices: rows.to_vec(),
             pixels: Arc::clone(pixels),
+            rows: rows.to_vec(),
         })
     }
 }

@@ -8,6 +8,8 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::assigner::Assignments;
+
 /// The label of one image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LabelRecord {
@@ -23,6 +25,28 @@ pub struct LabelRecord {
     /// The labels of all heads, where there are several.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub labels: Option<Vec<u32>>,
+}
+
+impl LabelRecord {
+    /// That of the image of this name and number.
+    pub fn of(name: &str, assignments: &Assignments, image: usize) -> Self {
+        let labels = &assignments.labels;
+        Self {
+            path: name.into(),
+            label: labels[0][image],
+            score: Some(round(assignments.scores[image])),
+            distance: assignments
+                .distances
+                .as_ref()
+                .map(|distances| round(distances[image])),
+            labels: (labels.len() > 1).then(|| labels.iter().map(|head| head[image]).collect()),
+        }
+    }
+}
+
+/// Six decimals: more is noise, and makes files twice as large.
+fn round(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
 }
 
 /// Writes records one by one.

@@ -11,7 +11,7 @@ use tch::{Kind, Tensor, nn};
 
 use super::{
     Batch, Build, Context, Flag, Loss, Method, MethodEntry, Module, ModuleTraining, Panel, Rule,
-    Tile, method_options, option_table, parse_options,
+    Tile, as_they_are, method_options, option_table, parse_options,
 };
 use crate::config::defaults::Choice;
 use crate::config::{Config, DataSettings, Settings, TrainSettings};
@@ -30,12 +30,13 @@ pub const ENTRY: MethodEntry = MethodEntry {
             ..DataSettings::default()
         },
         train: TrainSettings {
-            lr: Some(1e-3),
+            lr: Some(LR),
             ..TrainSettings::default()
         },
         ..Settings::default()
     },
     first: |_| None,
+    items: as_they_are,
     options: OPTIONS,
     defaults: option_table::<Options>,
     resolve,
@@ -71,10 +72,13 @@ const SHRINK: i64 = 4;
 /// a and b are divided by this, so that they lie in about -1..1.
 const RANGE: f64 = 110.0;
 const ADAM: Rule = Rule::AdamW { betas: [0.9, 0.99] };
+/// What AdamW learns at.
+const LR: f64 = 1e-3;
 
 struct Colorization {
     store: nn::VarStore,
     decoder: Decoder,
+    training: ModuleTraining,
 }
 
 impl Colorization {
@@ -82,7 +86,18 @@ impl Colorization {
         let (store, decoder) = store_on(build.network.device(), |root| {
             Decoder::new(root, build.network.backbone.channels(), 2)
         });
-        Ok(Self { store, decoder })
+        // As a task beside others it keeps to its own rate: the run's is made for SGD.
+        let train = &build.config.train;
+        let training = ModuleTraining {
+            rule: Some(ADAM),
+            lr: (train.method != ENTRY.name).then_some(LR / train.lr),
+            ..ModuleTraining::default()
+        };
+        Ok(Self {
+            store,
+            decoder,
+            training,
+        })
     }
 
     /// Predicted and true colours `[b, 2, s / 4, s / 4]` of images `[b, 3, s, s]` in 0..1, in [`RANGE`]s.
@@ -125,14 +140,14 @@ impl Method for Colorization {
     }
 
     fn backbone(&self) -> ModuleTraining {
-        ModuleTraining {
-            rule: Some(ADAM),
-            ..ModuleTraining::default()
-        }
+        self.training
     }
 
     fn modules(&self) -> Vec<Module<'_>> {
-        vec![Module::new("decoder", &self.store).by(ADAM)]
+        vec![Module {
+            training: self.training,
+            ..Module::new("decoder", &self.store)
+        }]
     }
 
     fn preview(&self, context: &Context, batch: &Batch) -> Result<Vec<Panel>> {

@@ -21,6 +21,7 @@ use crate::model::network::Network;
 use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::profile::{Part, Profile};
 use crate::random::{Purpose, key, stream};
+use crate::tensors::from_labels;
 
 /// The place in a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +65,9 @@ pub struct Batch {
     pub indices: Vec<u32>,
     /// `indices` as `[b] i64` on the device.
     pub index: Tensor,
+    /// Where their other planes are, and in which rows.
     pixels: Arc<Pixels>,
+    rows: Vec<u32>,
 }
 
 impl Batch {
@@ -76,6 +79,16 @@ impl Batch {
             index: send(&index, network.device()),
             indices: batch.indices,
             pixels: batch.pixels,
+            rows: batch.rows,
+        }
+    }
+
+    /// The same images under other numbers: those that they have in a run.
+    pub fn numbered(self, indices: Vec<u32>) -> Self {
+        Self {
+            index: from_labels(&indices).to_device(self.index.device()),
+            indices,
+            ..self
         }
     }
 
@@ -105,6 +118,7 @@ impl Batch {
                 indices: self.indices[start..end].to_vec(),
                 index: self.index.narrow(0, start as i64, length as i64),
                 pixels: Arc::clone(&self.pixels),
+                rows: self.rows[start..end].to_vec(),
             }
         };
         (0..count).map(part).collect()
@@ -174,7 +188,7 @@ impl Context<'_> {
         size: usize,
     ) -> Result<Tensor> {
         let make = || -> Result<Tensor> {
-            let there = batch.pixels.plane(plane, &batch.indices)?;
+            let there = batch.pixels.plane(plane, &batch.rows)?;
             let there = there.to_device(self.network.device());
             let discrete = batch.pixels.is_discrete(plane);
             Ok(augment::crops(&there, recipes, size as i64, discrete))

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use tch::{Tensor, nn};
 
 use super::{
-    Batch, Build, Context, Flag, Loss, Method, MethodEntry, Module, Panel, Tile, method_options,
-    option_table, parse_options,
+    Batch, Build, Context, Flag, Loss, Method, MethodEntry, Module, Panel, Tile, as_they_are,
+    method_options, option_table, parse_options,
 };
 use crate::config::defaults::Choice;
 use crate::config::{Config, DataSettings, PlainView, Settings};
@@ -38,6 +38,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
         ..Settings::default()
     },
     first: |_| None,
+    items: as_they_are,
     options: OPTIONS,
     defaults: option_table::<Options>,
     resolve,

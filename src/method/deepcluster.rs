@@ -10,7 +10,7 @@ use tch::{Kind, Reduction, Tensor, nn};
 
 use super::{
     Archive, Batch, Build, Context, FeatureRequest, FeatureSource, FeaturesFrom, Flag, Kept,
-    LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Rule, Tile, View,
+    LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Rule, Tile, View, as_they_are,
     cluster_features, group_features, label_by_clusters, label_by_groups, method_options,
     option_table, parse_options,
 };
@@ -39,6 +39,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
             view: View::Plain,
         })
     },
+    items: as_they_are,
     options: OPTIONS,
     defaults: option_table::<Options>,
     resolve,

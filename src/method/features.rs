@@ -1,7 +1,7 @@
 //! What methods do with the features of all images: DeepCluster's clustering, by k-means or by power
 //! iteration.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use tch::{Device, Kind, Tensor};
 
 use super::{Context, Labelling, View};
@@ -9,7 +9,9 @@ use crate::cluster::assigner::{Assigner, Centroids, FeatureKind, StoredPoints};
 use crate::cluster::pic::{self, Pic, PicOptions};
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::cluster::{self, Clustering, Empty, Init, KMeansOptions};
+use crate::comm::Comm;
 use crate::device::within_memory;
+use crate::error::usage;
 use crate::monitor::Phase;
 use crate::random::Purpose;
 use crate::record::LabelStepRecord;
@@ -46,7 +48,8 @@ pub fn cluster_features(
     clustered(context, features, |points| {
         let engine = cluster::engine(&options.engine)
             .with_context(|| format!("there is no k-means engine '{}'", options.engine))?;
-        let start = previous.map(|labels| means_of(&points, labels, options.clusters));
+        let start =
+            previous.map(|labels| means_of(context.comm, &points, labels, options.clusters));
         let clustering = cluster::cluster(
             engine,
             &points,
@@ -83,6 +86,11 @@ pub fn group_features(
     features: &Tensor,
     options: &PicOptions,
 ) -> Result<Clustered<Groups>> {
+    if context.comm.size() > 1 {
+        bail!(usage(
+            "power iteration wants all images in one process: take k-means"
+        ));
+    }
     clustered(context, features, |points| {
         let pic = pic::cluster(&points, options)?;
         if let Some(warning) = pic.loneliness(options.sigma) {
@@ -134,20 +142,30 @@ fn clustered<C>(
     result?
 }
 
-/// The means `[k, r]` of the points that share a label; a label that nobody has gets the point of
-/// that number.
-fn means_of(points: &Tensor, labels: &[u32], clusters: usize) -> Tensor {
+/// The means `[k, r] f32` of the points of all processes that share a label; a label that nobody has gets a
+/// point, the one of that number among the first process's.
+fn means_of(comm: &dyn Comm, points: &Tensor, labels: &[u32], clusters: usize) -> Tensor {
     let labels = from_labels(labels);
     let on_cpu = points.to_device(Device::Cpu);
     let shape = [clusters as i64, points.size()[1]];
     let sums = Tensor::zeros(shape, (Kind::Float, Device::Cpu)).index_add(0, &labels, &on_cpu);
-    let counts = labels
-        .bincount(None::<Tensor>, clusters as i64)
-        .to_kind(Kind::Float)
-        .unsqueeze(1);
+    let counts = labels.bincount(None::<Tensor>, clusters as i64);
+    let (sums, counts) = match comm.size() {
+        1 => (sums, counts.to_kind(Kind::Float)),
+        _ => {
+            let all = |tensor: &Tensor| comm.sum_tensor(tensor.to_kind(Kind::Double));
+            (
+                all(&sums).to_kind(Kind::Float),
+                all(&counts).to_kind(Kind::Float),
+            )
+        }
+    };
+    let counts = counts.unsqueeze(1);
+    let few = on_cpu.narrow(0, 0, (clusters as i64).min(on_cpu.size()[0]));
+    let first = comm.gather(&few).narrow(0, 0, clusters as i64);
     let means = sums / counts.clamp_min(1.0);
     means
-        .where_self(&counts.gt(0.0), &on_cpu.narrow(0, 0, clusters as i64))
+        .where_self(&counts.gt(0.0), &first)
         .to_device(points.device())
 }
 
@@ -159,9 +177,10 @@ fn means_of(points: &Tensor, labels: &[u32], clusters: usize) -> Tensor {
 pub fn label_by_clusters(context: &Context, empty: Empty) -> Result<Labelling> {
     let features = context.features(FeatureKind::Hidden, View::Plain)?;
     let clustered = cluster_features(context, &features, None, empty)?;
-    let numbers = features.size()[0] * clustered.pca.rank() as i64;
+    let images = context.comm.sum_of(features.size()[0] as f64);
+    let numbers = images * clustered.pca.rank() as f64;
     let assigner = Centroids {
-        variance: clustered.record.objective.unwrap_or_default() / numbers as f64,
+        variance: clustered.record.objective.unwrap_or_default() / numbers,
         pca: clustered.pca.to_device(Device::Cpu),
         centroids: clustered.clusters.centroids.to_device(Device::Cpu),
     };
@@ -179,7 +198,7 @@ pub fn label_by_groups(context: &Context, options: &PicOptions) -> Result<Labell
     let points = points.to_device(Device::Cpu);
     let assigner = StoredPoints {
         pca: grouped.pca.to_device(Device::Cpu),
-        centroids: means_of(&points, &pic.labels, pic.sizes.len()),
+        centroids: means_of(context.comm, &points, &pic.labels, pic.sizes.len()),
         points,
         labels: from_labels(&pic.labels),
         sigma: options.sigma,

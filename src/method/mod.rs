@@ -25,6 +25,7 @@ mod rotation;
 mod sela;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -34,7 +35,9 @@ use crate::cluster::assigner::{Assigner, Assignments};
 use crate::cluster::{Empty, kmeans};
 use crate::config::defaults::{Choice, Facts, Registry};
 use crate::config::{Config, Settings};
+use crate::data::items::Items;
 use crate::data::sampler;
+use crate::data::source::ImageSet;
 use crate::model::{self, network::Network};
 use crate::record::LabelStepRecord;
 
@@ -194,6 +197,9 @@ pub struct MethodEntry {
     /// What the first label step begins with, where it comes before the first batch: features that can be
     /// extracted while images are decoded.
     pub first: fn(&toml::Table) -> Option<FeatureRequest>,
+    /// What it learns from, made of the user's images: these themselves ([`as_they_are`]), or pieces, pairs,
+    /// views of them. Labels are given for the same.
+    pub items: fn(&toml::Table, Arc<ImageSet>) -> Arc<dyn Items>,
     /// The method's own options.
     pub options: &'static [MethodOption],
     /// Their defaults (`[method]` of the TOML).
@@ -205,6 +211,11 @@ pub struct MethodEntry {
     /// Whether its pretext task has an answer for images that were not trained on:
     /// [`Method::pretext_accuracy`].
     pub pretext: bool,
+}
+
+/// The images themselves: [`MethodEntry::items`] of most methods.
+pub fn as_they_are(_options: &toml::Table, images: Arc<ImageSet>) -> Arc<dyn Items> {
+    images
 }
 
 /// All methods, the default first.

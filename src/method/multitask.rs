@@ -6,14 +6,16 @@
 
 use anyhow::{Result, bail};
 use rand_xoshiro::Xoshiro256PlusPlus;
+use tch::Device;
 use toml::{Table, Value};
 
 use super::{
     Archive, Batch, Build, Context, Kept, LabelStep, Labelling, Loss, METHODS, Method, MethodEntry,
-    MethodOption, Module, Panel, Update, label_by_clusters, method, tables_of,
+    MethodOption, Module, ModuleTraining, Panel, REGISTRY, Update, as_they_are, label_by_clusters,
+    method, tables_of,
 };
 use crate::cluster::Empty;
-use crate::config::defaults::Choice;
+use crate::config::defaults::{Choice, Facts};
 use crate::config::{Config, DataSettings, Schedule, Settings, TrainSettings};
 use crate::data::sampler;
 use crate::method::Flag;
@@ -38,6 +40,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
         ..Settings::default()
     },
     first: |_| None,
+    items: as_they_are,
     options: &[MethodOption {
         key: TASKS,
         help: "methods between commas; their options are tasks.NAME.KEY=VALUE, and weight is one of each; none leaves the choice to the program",
@@ -123,7 +126,10 @@ fn resolve(config: &Config, table: &mut Table) -> Result<Vec<Choice>> {
         table.insert(TASKS.into(), Value::Table(named));
     }
     let mut complete = Table::new();
-    for (entry, weight, mut options) in tasks(table)? {
+    for (entry, weight, typed) in tasks(table)? {
+        // Defaults that fit the images are a task's as they are a method's.
+        let mut options = (entry.preset)(&seen(config)).method;
+        options.extend(typed);
         let chosen = entry.complete(config, &mut options)?;
         choices.extend(chosen);
         options.insert(WEIGHT.into(), weight.into());
@@ -131,6 +137,19 @@ fn resolve(config: &Config, table: &mut Table) -> Result<Vec<Choice>> {
     }
     table.insert(TASKS.into(), Value::Table(complete));
     Ok(choices)
+}
+
+/// What a preset sees of the images of a run that is being put together.
+fn seen(config: &Config) -> Facts {
+    let side = config.data.size as u32;
+    Facts {
+        images: config.run.images,
+        width: side,
+        height: side,
+        device: Device::Cpu,
+        threads: config.train.threads,
+        registry: REGISTRY,
+    }
 }
 
 struct Task {
@@ -194,6 +213,16 @@ impl Method for MultiTask {
     fn next_label_step(&self) -> Option<u64> {
         let due = self.tasks.iter();
         due.filter_map(|task| task.method.next_label_step()).min()
+    }
+
+    /// What all tasks agree on; else what the run's options say.
+    fn backbone(&self) -> ModuleTraining {
+        let mut wanted = self.tasks.iter().map(|task| task.method.backbone());
+        let first = wanted.next().unwrap_or_default();
+        match wanted.all(|other| other == first) {
+            true => first,
+            false => ModuleTraining::default(),
+        }
     }
 
     fn label_step(&mut self, context: &Context) -> Result<LabelStep> {

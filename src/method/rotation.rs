@@ -8,7 +8,7 @@
 use anyhow::Result;
 use tch::{Kind, Tensor, nn};
 
-use super::{Batch, Build, Context, Loss, Method, MethodEntry, Module, Panel, Tile};
+use super::{Batch, Build, Context, Loss, Method, MethodEntry, Module, Panel, Tile, as_they_are};
 use crate::config::{DataSettings, Schedule, Settings, TrainSettings};
 use crate::model::{LinearHead, store_on};
 use crate::tensors::correct;
@@ -32,6 +32,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
         },
         ..Settings::default()
     },
+    items: as_they_are,
     options: &[],
     defaults: toml::Table::new,
     resolve: |_, _| Ok(Vec::new()),

@@ -14,8 +14,8 @@ use super::features::labelled;
 use super::label_schedule::{LabelSchedule, LabelTimes, default_label_steps};
 use super::{
     Archive, Batch, Build, Context, FeatureRequest, FeatureSource, FeaturesFrom, Flag, Kept,
-    LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Tile, View, method_options,
-    option_table, parse_options,
+    LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Tile, View, as_they_are,
+    method_options, option_table, parse_options,
 };
 use crate::cluster::assigner::{FeatureKind, Heads};
 use crate::cluster::sinkhorn::Solver;
@@ -37,6 +37,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
             view: options.view(),
         })
     },
+    items: as_they_are,
     options: OPTIONS,
     defaults: option_table::<Options>,
     resolve,

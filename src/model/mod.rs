@@ -69,8 +69,8 @@ pub trait Backbone: std::fmt::Debug + Send {
 /// What a backbone makes of images before its last layers.
 #[derive(Debug)]
 pub struct Maps {
-    /// The last map `[b, channels, h, w]`: convolutional features, or a transformer's patch tokens where they
-    /// lie.
+    /// The last map `[b, channels, h, w]`, in the kind of the input: convolutional features (after their ReLU,
+    /// but for Conv4, whose hidden layer this is), or a transformer's patch tokens where they lie.
     pub last: Tensor,
     /// A transformer's class token `[b, channels]`.
     pub token: Option<Tensor>,
@@ -82,7 +82,7 @@ impl From<Tensor> for Maps {
     }
 }
 
-/// A layer between the input and the last map.
+/// A layer between the input and the last map, or the last one itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MiddleLayer {
     /// As papers call it, or torchvision's modules.
@@ -90,7 +90,8 @@ pub struct MiddleLayer {
     pub channels: i64,
 }
 
-/// Is shown the number of a middle layer and its map `[b, channels, h, w]`, after ReLU and pooling.
+/// Is shown the number of a middle layer and its map `[b, channels, h, w]`, after ReLU and pooling, in the kind
+/// of the input.
 pub type LayerWatch<'a> = dyn FnMut(usize, &Tensor) + 'a;
 
 /// The images that a backbone is built for.

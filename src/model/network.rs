@@ -121,7 +121,8 @@ impl Network {
         self.backbone.hidden(&maps, train).to_kind(Kind::Float)
     }
 
-    /// The last maps of a prepared input, and those of the middle layers of these names.
+    /// The last maps of a prepared input, and those of the middle layers of these names `[b, channels, h, w]`, in
+    /// the kind that the network computes in.
     ///
     /// # Errors
     /// A name that the backbone has not, with those that it has.

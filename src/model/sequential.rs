@@ -29,7 +29,7 @@ pub(super) struct HiddenLayer {
     pub dropout: bool,
 }
 
-/// What sets one plain network apart from another.
+/// What sets one of these networks apart from another.
 #[derive(Debug)]
 pub(super) struct Table {
     pub features: &'static [Row],

@@ -112,6 +112,29 @@ mod tests {
     use crate::run_dir::replace;
 
     #[test]
+    fn places_of_earlier_versions_are_read() {
+        let mut saved = serde_json::to_value(CheckpointMeta::default()).unwrap();
+        let fields = saved.as_object_mut().unwrap();
+        fields.remove("micro_batches").unwrap();
+        assert_eq!(
+            serde_json::from_value::<CheckpointMeta>(saved.clone())
+                .unwrap()
+                .micro_batches,
+            0
+        );
+        saved
+            .as_object_mut()
+            .unwrap()
+            .insert("parts".into(), 4.into());
+        assert_eq!(
+            serde_json::from_value::<CheckpointMeta>(saved)
+                .unwrap()
+                .micro_batches,
+            4
+        );
+    }
+
+    #[test]
     fn numbers_come_back_to_the_bit() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.safetensors");

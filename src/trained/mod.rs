@@ -1,10 +1,11 @@
 //! A trained run put together again: its options, network, labelling rule and method, for whoever works with
-//! what was learned (`assign`, `features`, `eval`, `preview`).
+//! what was learned (`assign`, `features`, `eval`, `preview`, the report).
 
 mod panels;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use tch::{Device, Tensor};
@@ -15,6 +16,7 @@ use crate::data::augment;
 use crate::data::cache::decoding::decode_ahead;
 use crate::data::cache::{Pixels, Read};
 use crate::data::image_batch::ImageBatch;
+use crate::data::items::Items;
 use crate::data::source::{ImageSet, Skipped};
 use crate::device::{PrecisionChoice, precision};
 use crate::error::{Error, usage};
@@ -22,12 +24,12 @@ use crate::method::{
     self, Archive, Build, METHODS, Method, MethodEntry, State, extract, extract_size,
 };
 use crate::model::network::{InferenceNetwork, Network};
+use crate::model::weights::prefixed;
 use crate::model::{self, weights};
 use crate::monitor::{Interrupted, Monitor, Phase};
 use crate::random::{Purpose, key};
 use crate::run_dir::RunDir;
 use crate::train::checkpoint::Checkpoint;
-use crate::train::output::prefixed;
 pub use panels::panels;
 
 /// A network ready for extraction, and the sizes of its input.
@@ -44,7 +46,7 @@ pub struct Extractor {
 pub struct Extracted {
     /// `[n, d] f32`
     pub features: Tensor,
-    /// Rows of the image set that could be read.
+    /// Those of the items that could be read.
     pub rows: Vec<usize>,
     pub skipped: Vec<Skipped>,
 }
@@ -68,17 +70,17 @@ impl Extractor {
         })
     }
 
-    /// Features of the images of `set`, by blocks, each given to `take` as soon as it is there.
+    /// Features of all `items`, by blocks, each given to `take` as soon as it is there.
     pub fn each_block(
         &self,
-        set: &ImageSet,
+        items: &dyn Items,
         kind: FeatureKind,
         monitor: &dyn Monitor,
         take: &mut dyn FnMut(Extracted) -> Result<()>,
     ) -> Result<()> {
         let size = extract_size(self.size, self.network.device());
         let network = self.network.for_inference();
-        monitor.begin(Phase::Extract, "extracting", set.files.len() as u64);
+        monitor.begin(Phase::Extract, "extracting", items.len() as u64);
         let mut block = |read: Read, rows: Range<usize>| -> Result<()> {
             if monitor.stopping() {
                 return Err(Interrupted.into());
@@ -91,27 +93,27 @@ impl Extractor {
             monitor.advance(rows.len() as u64);
             Ok(())
         };
-        let done = decode_ahead(set, self.store, size, &mut block);
+        let done = decode_ahead(items, self.store, size, &mut block);
         monitor.end();
         done
     }
 
-    /// Features of all images of `set` at once.
+    /// Features of all `items` at once.
     pub fn all(
         &self,
-        set: &ImageSet,
+        items: &dyn Items,
         kind: FeatureKind,
         monitor: &dyn Monitor,
     ) -> Result<Extracted> {
         let (mut blocks, mut rows, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
-        self.each_block(set, kind, monitor, &mut |block| {
+        self.each_block(items, kind, monitor, &mut |block| {
             blocks.push(block.features);
             rows.extend(block.rows);
             skipped.extend(block.skipped);
             Ok(())
         })?;
         if rows.is_empty() {
-            bail!(none_readable(set.path(0), &skipped));
+            bail!(none_readable(items.origin(0).into(), &skipped));
         }
         Ok(Extracted {
             features: Tensor::cat(&blocks, 0),
@@ -135,8 +137,8 @@ impl Extractor {
             ));
         }
         let rows: Vec<u32> = (0..pixels.len() as u32).collect();
-        let squares = ImageBatch::Copied(pixels.gather(&rows)?).on(device);
-        let images = augment::plain(&squares, self.size as i64, self.plain);
+        let kept = ImageBatch::Copied(pixels.gather(&rows)?).on(device);
+        let images = augment::plain(&kept, self.size as i64, self.plain);
         Ok(extract(network, &images, size, kind))
     }
 }
@@ -235,6 +237,12 @@ pub fn find_method(name: &str) -> Result<&'static MethodEntry> {
             known.join(", ")
         ))
     })
+}
+
+/// What the method that `config` names learns from, made of the user's images.
+pub fn items(config: &Config, images: Arc<ImageSet>) -> Result<Arc<dyn Items>> {
+    let entry = find_method(&config.train.method)?;
+    Ok((entry.items)(&config.method, images))
 }
 
 /// The method that `config` describes, untrained, around `network`.

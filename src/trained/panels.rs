@@ -9,12 +9,12 @@ use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::loader::PixelBatch;
 use crate::method::{Batch, Context, Position, PrefetchedFeatures};
-use crate::monitor::Silent;
+use crate::monitor::Monitor;
 use crate::picture::Panel;
 use crate::profile::Profile;
 use crate::run_dir::RunDir;
 
-/// The pictures of the images `rows` of `data`: by the network and the method of `run`, or by untrained ones
+/// The pictures of the images `rows` of `data`, by the network and the method of `run`, or by untrained ones
 /// where there is none.
 ///
 /// # Errors
@@ -25,6 +25,7 @@ pub fn panels(
     device: Device,
     data: &Dataset,
     rows: &[u32],
+    monitor: &dyn Monitor,
 ) -> Result<Vec<Panel>> {
     let network = build(config, device)?;
     let (method, names) = match run {
@@ -36,25 +37,25 @@ pub fn panels(
             (method_of_run(run, config, &network)?, names)
         }
     };
-    let pixels = PixelBatch::new(&data.pixels, rows, device)?;
-    let mut batch = Batch::new(pixels, &network);
     // The numbers that the images have in the run, by which a method knows their labels.
-    for (index, &row) in batch.indices.iter_mut().zip(rows) {
+    let number = |&row: &u32| {
         let known = names
             .iter()
             .position(|name| name == data.name(row as usize));
-        *index = known.map_or(u32::MAX, |known| known as u32);
-    }
+        known.map_or(u32::MAX, |known| known as u32)
+    };
+    let numbers = rows.iter().map(number).collect();
+    let batch = Batch::new(PixelBatch::new(&data.pixels, rows, device)?, &network);
     let (profile, prefetched) = (Profile::off(), PrefetchedFeatures::default());
     let context = Context {
         config,
         network: &network,
         data,
         position: Position::default(),
-        monitor: &Silent,
+        monitor,
         profile: &profile,
         prefetched: &prefetched,
         comm: &OneProcess,
     };
-    tch::no_grad(|| method.preview(&context, &batch))
+    tch::no_grad(|| method.preview(&context, &batch.numbered(numbers)))
 }

@@ -83,6 +83,36 @@ fn a_wrong_name_is_answered_with_the_right_ones() {
 }
 
 #[test]
+fn names_of_earlier_versions_are_taken_where_they_stood() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 2, 4);
+    let file = folder.path().join("options.toml");
+    std::fs::write(&file, "[train]\nschedule = \"drops\"\n").unwrap();
+    for old in [["--schedule", "drops"], ["--config", text(&file)]] {
+        ssl_cluster(&["train", text(&images), "--print-config"])
+            .args(old)
+            .assert()
+            .success()
+            .stdout(contains("schedule = \"step-decay\""));
+    }
+}
+
+#[test]
+fn a_warm_up_ends_before_the_run_does() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 2, 4);
+    let train = |warmup: &str| {
+        let mut command = ssl_cluster(&["train", text(&images), "--print-config"]);
+        command.args(["--epochs", "4", &format!("--warmup={warmup}")]);
+        command.assert()
+    };
+    train("1.5").success().stdout(contains("warmup = 1.5"));
+    for wrong in ["-1", "4", "NaN"] {
+        train(wrong).code(2).stderr(contains("--warmup"));
+    }
+}
+
+#[test]
 fn options_are_resolved_in_layers() {
     let folder = TempDir::new().unwrap();
     let images = few_images(folder.path(), 2, 8);

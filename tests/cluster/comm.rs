@@ -1,13 +1,15 @@
 //! Rows that are divided among processes, here threads, beside the same rows in one.
 
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use ssl_cluster::cluster::kmeans::TensorKMeans;
 use ssl_cluster::cluster::preprocess::Pca;
 use ssl_cluster::cluster::sinkhorn::{SinkhornOptions, Solver, Transport, solve};
-use ssl_cluster::cluster::{self, Clustering, Empty, Engine, KMeansOptions, kmeans};
+use ssl_cluster::cluster::{self, Clustering, Empty, Engine, Init, KMeansOptions, kmeans, linfa};
 use ssl_cluster::comm::{Comm, OneProcess};
 use ssl_cluster::tensors::to_labels;
 use tch::{Device, Tensor};
@@ -72,23 +74,39 @@ const SHARES: [f64; 3] = [0.2, 0.5, 0.3];
 
 /// What each process makes of its share of `rows`, in the order of ranks.
 fn divided<T: Send>(rows: &Tensor, work: impl Fn(Tensor, &'static dyn Comm) -> T + Sync) -> Vec<T> {
+    divided_as(&SHARES, rows, work)
+}
+
+fn divided_as<T: Send>(
+    shares: &[f64],
+    rows: &Tensor,
+    work: impl Fn(Tensor, &'static dyn Comm) -> T + Sync,
+) -> Vec<T> {
     let table = Arc::new(Table {
-        barrier: Barrier::new(SHARES.len()),
-        numbers: Mutex::new(vec![Vec::new(); SHARES.len()]),
-        rows: Mutex::new((0..SHARES.len()).map(|_| None).collect()),
+        barrier: Barrier::new(shares.len()),
+        numbers: Mutex::new(vec![Vec::new(); shares.len()]),
+        rows: Mutex::new((0..shares.len()).map(|_| None).collect()),
     });
     let n = rows.size()[0] as f64;
     let mut first = 0;
-    let shares: Vec<Tensor> = (1..=SHARES.len())
+    let shares: Vec<Tensor> = (1..=shares.len())
         .map(|count| {
-            let end = (n * SHARES[..count].iter().sum::<f64>()).round() as i64;
+            let end = (n * shares[..count].iter().sum::<f64>()).round() as i64;
             let share = rows.narrow(0, first, end - first).copy();
             first = end;
             share
         })
         .collect();
     let work = &work;
-    std::thread::scope(|scope| {
+    // Processes that wait for each other for ever are a failure, not a test that hangs.
+    let (done, waiting) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if waiting.recv_timeout(Duration::from_secs(120)) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("the processes wait for each other");
+            std::process::exit(101);
+        }
+    });
+    let results = std::thread::scope(|scope| {
         let started: Vec<_> = shares
             .into_iter()
             .enumerate()
@@ -101,7 +119,9 @@ fn divided<T: Send>(rows: &Tensor, work: impl Fn(Tensor, &'static dyn Comm) -> T
             .into_iter()
             .map(|thread| thread.join().unwrap())
             .collect()
-    })
+    });
+    drop(done);
+    results
 }
 
 /// Blobs around `k` places, a little apart from each other, off the origin.
@@ -140,11 +160,21 @@ fn principal_components_are_those_of_all_rows() {
     }
 }
 
-fn fit(engine: &Engine, rows: &Tensor, empty: Empty, comm: &'static dyn Comm) -> Clustering {
+fn fit(
+    engine: &Engine,
+    rows: &Tensor,
+    empty: Empty,
+    init: Init,
+    comm: &'static dyn Comm,
+) -> Clustering {
+    // A point weighs what its first coordinate says, in every process.
+    let weights = rows.select(1, 0).abs() + 0.5;
     let options = KMeansOptions {
         clusters: 20,
         seed: 3,
         empty,
+        init,
+        weights: matches!(init, Init::Given(_)).then_some(&weights),
         comm,
         ..KMeansOptions::default()
     };
@@ -161,11 +191,28 @@ fn k_means_of_shares_is_that_of_all_rows() {
         ..kmeans::ENGINE
     };
     for engine in [&kmeans::ENGINE, &products] {
-        for empty in [Empty::Split, Empty::Keep] {
-            let whole = fit(engine, &rows, empty, &OneProcess);
+        for (empty, given) in [
+            (Empty::Split, false),
+            (Empty::Keep, false),
+            (Empty::Keep, true),
+        ] {
+            let start = || rows.narrow(0, 7, 20);
+            let whole = match given {
+                false => fit(engine, &rows, empty, Init::Random, &OneProcess),
+                true => fit(engine, &rows, empty, Init::Given(&start()), &OneProcess),
+            };
+            let start = Mutex::new(start());
             let filled = whole.statistics.reassigned() > 0;
             assert_eq!(filled, empty == Empty::Split, "some became empty");
-            let parts = divided(&rows, |share, comm| fit(engine, &share, empty, comm));
+            let parts = divided(&rows, |share, comm| {
+                let start = start.lock().unwrap().copy();
+                let init = if given {
+                    Init::Given(&start)
+                } else {
+                    Init::Random
+                };
+                fit(engine, &share, empty, init, comm)
+            });
             let labels: Vec<u32> = parts
                 .iter()
                 .flat_map(|part| to_labels(&part.labels))
@@ -188,12 +235,21 @@ fn balanced_labels_of_shares_are_those_of_all_rows() {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(8);
     let scores: Vec<f32> = (0..n * k).map(|_| random.gen_range(-4.0..0.0)).collect();
     let scores = Tensor::from_slice(&scores).view([n as i64, k as i64]);
-    for solver in [Solver::Sinkhorn, Solver::Auto, Solver::Newton] {
+    // In 16 bits one of the shares would fit, another would not.
+    let little = 2 * k * n * 2 / 5;
+    for (solver, memory) in [
+        (Solver::Sinkhorn, usize::MAX),
+        (Solver::Sinkhorn, little),
+        (Solver::Auto, usize::MAX),
+        (Solver::Auto, little),
+        (Solver::Newton, usize::MAX),
+    ] {
         let balance = |scores: Tensor, comm| -> Transport {
             let values: Vec<f32> = Vec::try_from(&scores.view(-1)).unwrap();
             let options = SinkhornOptions {
                 solver,
                 tolerance: 1e-3,
+                memory,
                 comm,
                 ..SinkhornOptions::default()
             };
@@ -214,6 +270,56 @@ fn balanced_labels_of_shares_are_those_of_all_rows() {
             );
         }
     }
+}
+
+#[test]
+fn what_one_process_alone_can_do_is_refused() {
+    let rows = blobs(60, 4, 3);
+    let refused = divided(&rows, |share, comm| {
+        let by = |engine: &Engine, options: KMeansOptions| {
+            let options = KMeansOptions { comm, ..options };
+            cluster::cluster(engine, &share, &options).is_err()
+        };
+        let default = KMeansOptions::default;
+        [
+            by(&linfa::ENGINE, default()),
+            by(
+                &kmeans::ENGINE,
+                KMeansOptions {
+                    init: Init::PlusPlus,
+                    ..default()
+                },
+            ),
+            by(
+                &kmeans::ENGINE,
+                KMeansOptions {
+                    empty: Empty::Farthest,
+                    ..default()
+                },
+            ),
+        ]
+    });
+    assert_eq!(refused, [[true; 3]; SHARES.len()]);
+}
+
+#[test]
+fn a_process_without_rows_ends_them_all() {
+    let rows = blobs(60, 4, 3);
+    let ended = divided_as(&[0.5, 0.0, 0.5], &rows, |share, comm| {
+        let options = KMeansOptions {
+            comm,
+            ..KMeansOptions::default()
+        };
+        let clustered = cluster::cluster(&kmeans::ENGINE, &share, &options).is_err();
+        let reduced = Pca::fit_on(Device::Cpu, comm, &share, 2, false).is_err();
+        let values: Vec<f32> = Vec::try_from(&share.flatten(0, -1)).unwrap();
+        let options = SinkhornOptions {
+            comm,
+            ..SinkhornOptions::default()
+        };
+        [clustered, reduced, solve(&values, 4, &options).is_err()]
+    });
+    assert_eq!(ended, [[true; 3]; 3]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Items that are not image files: several planes, groups, names of their own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ssl_cluster::config::CacheChoice;
 use ssl_cluster::data::Dataset;
@@ -10,13 +11,18 @@ use ssl_cluster::data::decode::DecodeError;
 use ssl_cluster::data::items::{Depth, Items, Layout, Plane};
 use ssl_cluster::data::loader::PixelBatch;
 use ssl_cluster::monitor::Silent;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
 /// Ramps that rise to the right as colours, to the right and down as depth in 16 bits, and as a mask that is
 /// 9 in the right half. The fourth cannot be read.
 #[derive(Debug)]
-struct Ramps(Vec<String>);
+struct Ramps {
+    names: Vec<String>,
+    kind: &'static str,
+    /// How often an item was read.
+    reads: AtomicUsize,
+}
 
 const PLANES: &[Plane] = &[
     Plane::RGB,
@@ -37,18 +43,22 @@ const SIDE: usize = 16;
 const UNREADABLE: usize = 3;
 
 impl Ramps {
-    fn new() -> Arc<Self> {
-        Arc::new(Self((0..6).map(|item| format!("ramp {item}")).collect()))
+    fn new(kind: &'static str) -> Arc<Self> {
+        Arc::new(Self {
+            names: (0..6).map(|item| format!("ramp {item}")).collect(),
+            kind,
+            reads: AtomicUsize::new(0),
+        })
     }
 }
 
 impl Items for Ramps {
     fn len(&self) -> usize {
-        self.0.len()
+        self.names.len()
     }
 
     fn name(&self, item: usize) -> &str {
-        &self.0[item]
+        &self.names[item]
     }
 
     fn group(&self, item: usize) -> u32 {
@@ -60,6 +70,7 @@ impl Items for Ramps {
     }
 
     fn read(&self, item: usize, side: usize, out: &mut [u8]) -> Result<(), DecodeError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         if item == UNREADABLE {
             return Err(DecodeError::NoFile);
         }
@@ -79,17 +90,25 @@ impl Items for Ramps {
         Ok(())
     }
 
+    fn kind(&self) -> &str {
+        self.kind
+    }
+
     fn stamp(&self, item: usize) -> Option<String> {
-        Some(self.0[item].clone())
+        Some(self.names[item].clone())
     }
 }
 
 fn load(choice: CacheChoice, directory: &TempDir) -> Dataset {
+    load_these(Ramps::new("ramps"), choice, directory)
+}
+
+fn load_these(items: Arc<Ramps>, choice: CacheChoice, directory: &TempDir) -> Dataset {
     let cache = Cache {
         choice,
         directory: Some(directory.path().into()),
     };
-    Dataset::load(Ramps::new(), SIDE, &cache, None, &Silent).unwrap()
+    Dataset::load(items, SIDE, &cache, None, &Silent).unwrap()
 }
 
 #[test]
@@ -126,6 +145,19 @@ fn every_cache_gives_all_planes_of_what_can_be_read() {
 }
 
 #[test]
+fn pixels_on_disk_are_found_by_what_made_them() {
+    let directory = TempDir::new().unwrap();
+    let reads = |kind| {
+        let items = Ramps::new(kind);
+        load_these(Arc::clone(&items), CacheChoice::Disk, &directory);
+        items.reads.load(Ordering::Relaxed)
+    };
+    assert_eq!(reads("ramps"), 6);
+    assert_eq!(reads("ramps"), 0, "found, not made again");
+    assert_eq!(reads("steps"), 6, "the same stamps, made into other pixels");
+}
+
+#[test]
 fn planes_are_seen_through_the_same_windows_as_colours() {
     let data = load(CacheChoice::Ram, &TempDir::new().unwrap());
     let rows = [0, 2];
@@ -152,10 +184,13 @@ fn planes_are_seen_through_the_same_windows_as_colours() {
         .abs()
         .max();
     assert!(off.double_value(&[]) < 1e-5, "{off}");
-    // Nothing lies between the two values of a mask.
+    // Of a mask the nearest pixel, never a value between two: 9 from where the ramp's eighth column is nearest.
     let mask = crops(&data.pixels.plane(2, &rows).unwrap(), &recipes, 8, true) * 255.0;
-    let both = mask.round().eq(0.0).logical_or(&mask.round().eq(9.0));
-    assert!(both.all().int64_value(&[]) == 1);
-    let right = mask.gt(4.0).sum(Kind::Int64).int64_value(&[]);
-    assert!((1..mask.numel() as i64).contains(&right));
+    let items = Tensor::from_slice(&[0.0_f32, 0.0, 2.0, 2.0]).view([4, 1, 1, 1]);
+    let column = (depth.narrow(1, 0, 1) * 255.0 - items) / 4.0;
+    let clear = (&column - 7.5).abs().gt(0.01);
+    let expected = column.gt(7.5).to_kind(Kind::Float) * 9.0;
+    let wrong = (mask - expected).abs().gt(0.01).logical_and(&clear);
+    assert_eq!(wrong.sum(Kind::Int64).int64_value(&[]), 0);
+    assert!(clear.sum(Kind::Int64).int64_value(&[]) > 200);
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use image::ImageFormat;
 use proptest::prelude::*;
+use ssl_cluster::data::items::Items;
 use ssl_cluster::data::source::{ImageSet, natural_order};
 use tempfile::TempDir;
 

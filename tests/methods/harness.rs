@@ -66,10 +66,11 @@ pub fn config(entry: &MethodEntry, images: usize, edit: impl Fn(&mut Config)) ->
     config
 }
 
-pub fn dataset(folder: &Path, config: &Config) -> Dataset {
+pub fn dataset(entry: &MethodEntry, folder: &Path, config: &Config) -> Dataset {
     let cache = Cache::of_user(CacheChoice::Ram);
-    let set = ImageSet::find(folder).unwrap();
-    Dataset::load(Arc::new(set), config.data.store, &cache, None, &Silent).unwrap()
+    let set = Arc::new(ImageSet::find(folder).unwrap());
+    let items = (entry.items)(&config.method, set);
+    Dataset::load(items, config.data.store, &cache, None, &Silent).unwrap()
 }
 
 /// Until it is dropped, no other test of this process draws: libtorch has one generator for all threads,

@@ -1,7 +1,8 @@
-//! Every method of the registry, and two that are registered here alone, in runs that are cut short and
+//! Every method of the registry, and three that are registered here alone, in runs that are cut short and
 //! go on.
 
 mod drawings;
+mod halves;
 mod harness;
 mod queue;
 mod resume;

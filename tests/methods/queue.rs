@@ -4,7 +4,7 @@
 use anyhow::Result;
 use ssl_cluster::config::Settings;
 use ssl_cluster::method::{
-    Archive, Batch, Context, Kept, Loss, Method, MethodEntry, Module, Panel,
+    Archive, Batch, Context, Kept, Loss, Method, MethodEntry, Module, Panel, as_they_are,
 };
 use ssl_cluster::model::{LinearHead, store_on};
 use tch::{Device, Kind, Tensor, nn};
@@ -20,6 +20,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
     paper: "",
     preset: |_| Settings::default(),
     first: |_| None,
+    items: as_they_are,
     options: &[],
     defaults: toml::Table::new,
     resolve: |_, _| Ok(Vec::new()),
@@ -94,7 +95,7 @@ fn every_image_goes_into_the_queue_once_an_epoch() {
     std::fs::create_dir(&images).unwrap();
     discs(&images, 40, 32);
     let config = config(&ENTRY, 40, |config| config.train.accumulate = 4);
-    let data = dataset(&images, &config);
+    let data = dataset(&ENTRY, &images, &config);
     let place = folder.path().join("run");
     // Stopped in the second epoch, after five batches of 16, 16 and 8.
     run(&ENTRY, &config, &data, &place, Some(5));
@@ -112,7 +113,7 @@ fn nothing_goes_in_before_the_update_is_made() {
     let folder = TempDir::new().unwrap();
     discs(folder.path(), 24, 32);
     let config = config(&ENTRY, 24, |_| {});
-    let data = dataset(folder.path(), &config);
+    let data = dataset(&ENTRY, folder.path(), &config);
     let mut look = Look::new(&ENTRY, &config, &data);
     look.at(&[0, 1, 2], |method, context, batch| {
         method.loss(context, batch, 0).unwrap();

@@ -11,12 +11,12 @@ use tempfile::TempDir;
 
 use crate::drawings::discs;
 use crate::harness::{Look, config, dataset, run};
-use crate::{queue, turns};
+use crate::{halves, queue, turns};
 
 /// Those of the registry, and those of these tests.
 pub fn all() -> Vec<&'static MethodEntry> {
     let mut all = METHODS.to_vec();
-    all.extend([&queue::ENTRY, &turns::ENTRY]);
+    all.extend([&queue::ENTRY, &turns::ENTRY, &halves::ENTRY]);
     all
 }
 
@@ -25,8 +25,9 @@ fn a_loss_is_a_pure_function_with_a_gradient() {
     let folder = TempDir::new().unwrap();
     discs(folder.path(), 24, 32);
     for entry in all() {
-        let config = config(entry, 24, |_| {});
-        let data = dataset(folder.path(), &config);
+        let mut config = config(entry, 24, |_| {});
+        let data = dataset(entry, folder.path(), &config);
+        config.run.images = data.len();
         let mut look = Look::new(entry, &config, &data);
         let images: Vec<u32> = (0..8).collect();
         let before = look.state();
@@ -50,9 +51,9 @@ fn a_loss_is_a_pure_function_with_a_gradient() {
 fn a_preview_has_a_row_for_every_image_and_says_something() {
     let folder = TempDir::new().unwrap();
     discs(folder.path(), 24, 32);
-    for entry in METHODS {
+    for entry in METHODS.iter().chain(&[&halves::ENTRY]) {
         let config = config(entry, 24, |_| {});
-        let data = dataset(folder.path(), &config);
+        let data = dataset(entry, folder.path(), &config);
         let mut look = Look::new(entry, &config, &data);
         let panels = look.at(&[0, 5, 7], |method, context, batch| {
             tch::no_grad(|| method.preview(context, batch).unwrap())
@@ -79,10 +80,17 @@ fn a_run_that_was_cut_short_anywhere_ends_as_if_it_had_not_been() {
         // In the middle of epochs, with a batch in four parts.
         let mut config = config(entry, 60, |config| {
             config.train.accumulate = 4;
+            // The first rate of a warm-up is 0, and this one looks at what each update moves.
+            config.train.warmup = if entry.name == turns::ENTRY.name {
+                0.0
+            } else {
+                1.3
+            };
             config.train.lr = config.train.lr.min(0.01);
             config.output.keep_labels = Keep::Newest(1);
         });
-        let data = dataset(&images, &config);
+        let data = dataset(entry, &images, &config);
+        config.run.images = data.len();
         let whole = folder.path().join(format!("{}-whole", entry.name));
         let cut = folder.path().join(format!("{}-cut", entry.name));
         assert_eq!(run(entry, &config, &data, &whole, None), Outcome::Finished);

@@ -33,10 +33,10 @@ fn right_on_fringed_noise(cure: &str) -> f64 {
         config.method.insert("cure".into(), cure.into());
         config.method.insert("coarse".into(), 0.0.into());
     });
-    let data = dataset(&known, &config);
+    let data = dataset(entry, &known, &config);
     let place = folder.path().join("run");
     assert_eq!(run(entry, &config, &data, &place, None), Outcome::Finished);
-    let unseen = dataset(&others, &config);
+    let unseen = dataset(entry, &others, &config);
     let mut look = Look::new(entry, &config, &unseen);
     let model = ssl_cluster::model::weights::read(&place.join("model.safetensors")).unwrap();
     look.network.load(&place.join("model.safetensors")).unwrap();
@@ -72,7 +72,7 @@ fn colours_are_nearer_than_grey() {
     discs(&images, 160, 32);
     let entry = method("colorization");
     let config = config(entry, 160, |config| config.train.epochs = 10);
-    let data = dataset(&images, &config);
+    let data = dataset(entry, &images, &config);
     let place = folder.path().join("run");
     assert_eq!(run(entry, &config, &data, &place, None), Outcome::Finished);
     let records = RunDir::open(&place).unwrap().read_metrics().unwrap();

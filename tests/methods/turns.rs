@@ -5,7 +5,7 @@ use anyhow::Result;
 use ssl_cluster::config::Settings;
 use ssl_cluster::method::{
     Archive, BACKBONE, Batch, Context, Kept, Loss, Method, MethodEntry, Module, Panel, Position,
-    Rule, Update,
+    Rule, Update, as_they_are,
 };
 use ssl_cluster::model::{LinearHead, store_on};
 use ssl_cluster::random::{Purpose, key};
@@ -21,6 +21,7 @@ pub const ENTRY: MethodEntry = MethodEntry {
     paper: "",
     preset: |_| Settings::default(),
     first: |_| None,
+    items: as_they_are,
     options: &[],
     defaults: toml::Table::new,
     resolve: |_, _| Ok(Vec::new()),
@@ -129,7 +130,7 @@ fn networks_are_trained_in_turn_and_the_other_one_rests() {
     std::fs::create_dir(&images).unwrap();
     discs(&images, 40, 32);
     let config = config(&ENTRY, 40, |config| config.train.accumulate = 2);
-    let data = dataset(&images, &config);
+    let data = dataset(&ENTRY, &images, &config);
     let place = folder.path().join("run");
     run(&ENTRY, &config, &data, &place, Some(3));
     let file = place.join("checkpoint/state.safetensors");

@@ -65,8 +65,11 @@ pub fn points<'a>(
     products: bool,
     comm: &dyn Comm,
 ) -> Result<Box<dyn Points + 'a>, ClusterError> {
-    Ok(match kernel::values(points) {
-        Some(values) if device == Device::Cpu && !products => {
+    // All processes take the same way.
+    let values = kernel::values(points).filter(|_| device == Device::Cpu && !products);
+    let others = comm.sum_of(f64::from(u8::from(values.is_none())));
+    Ok(match values {
+        Some(values) if others == 0.0 => {
             let weights = weights.map(|weights| {
                 let here = weights.to_device(Device::Cpu).to_kind(Kind::Float);
                 Vec::try_from(&here).unwrap_or_default()

@@ -199,12 +199,9 @@ pub fn solve_scores(scores: Scores, options: &SinkhornOptions) -> Result<Transpo
             )
         })?;
     }
-    let mut sizes = vec![0.0; k];
-    labels
-        .iter()
-        .for_each(|&label| sizes[label as usize] += 1.0);
-    options.comm.sum(&mut sizes);
-    let sizes = sizes.into_iter().map(|size| size as usize).collect();
+    let mut sizes = vec![0; k];
+    labels.iter().for_each(|&label| sizes[label as usize] += 1);
+    let sizes = options.comm.sum_counts(&sizes);
     Ok(Transport {
         cost: problem.cost(&labels),
         log_scalings,
@@ -234,7 +231,15 @@ pub fn solve_tensor(log_p: &Tensor, options: &SinkhornOptions) -> Result<Transpo
 
 /// The transport plan itself, `[n, k]` row-major, with `P` given as in [`solve`]: for small problems
 /// whose plan is read by a person. Row sums are exact, column sums as near as the tolerance.
+///
+/// # Errors
+/// As for [`solve`]; rows of several processes.
 pub fn plan(log_p: &[f32], k: usize, options: &SinkhornOptions) -> Result<Vec<f64>, ClusterError> {
+    if options.comm.size() > 1 {
+        return Err(ClusterError::Options(
+            "a plan is written by one process that has all rows".into(),
+        ));
+    }
     let transport = solve(log_p, k, options)?;
     let rows = marginal(options.rows.as_deref(), log_p.len() / k.max(1), "rows")?;
     let mut plan = Vec::with_capacity(log_p.len());

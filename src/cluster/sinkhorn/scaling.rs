@@ -56,14 +56,19 @@ impl<'p> Scaling<'p> {
     pub fn new(problem: &'p Problem, potentials: Vec<f64>, options: &SinkhornOptions) -> Self {
         let count = problem.scores.count();
         let accelerated = options.solver != Solver::Sinkhorn;
+        // All processes store alike, and so make the same passes.
+        let all_have = |bytes: usize| {
+            let lacking = bytes * count > options.memory;
+            problem.comm.sum_of(f64::from(u8::from(lacking))) == 0.0
+        };
         let fine = rounding(problem.all_rows, problem.k) <= options.tolerance;
         let mut scaling = Self {
             problem,
             potentials,
             absorbed: vec![0.0; problem.k],
-            scaled: if 2 * count > options.memory {
+            scaled: if !all_have(2) {
                 Scaled::Not
-            } else if (accelerated && fine) || 4 * count > options.memory {
+            } else if (accelerated && fine) || !all_have(4) {
                 Scaled::Roots(vec![0; count])
             } else {
                 Scaled::Single(vec![0.0; count])

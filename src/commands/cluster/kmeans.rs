@@ -76,6 +76,7 @@ pub fn run(
             }
             let column = column.flatten(0, -1);
             cluster::check_weights(&column, n as usize)
+                .and_then(|()| cluster::check_total(cluster::total(&column)))
                 .with_context(|| format!("'{}'", file.display()))?;
             Some(column)
         }

@@ -3,6 +3,7 @@
 mod sheets;
 
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,7 +25,8 @@ use crate::report::{
     Curve, Figure, MAX_CLUSTERS, Note, Report, Series, Sheet, contact_sheet, render,
 };
 use crate::run_dir::{RunDir, replace};
-use crate::trained::{open, panels};
+use crate::train::Session;
+use crate::trained::{items, open, panels};
 use crate::ui::Ui;
 use sheets::{Thumbs, sheets};
 
@@ -49,8 +51,9 @@ pub struct ReportArgs {
 pub fn run(args: ReportArgs, ui: &Ui) -> Result<ExitStatus> {
     let (run, config) = open(&args.run)?;
     let out = args.out.unwrap_or_else(|| run.report());
-    let pictures = write(&run, &config, &out, args.contact_sheet.as_deref(), None)?;
-    if pictures == 0 {
+    let seen = pictures(ui, || seen_again(&run, &config, ui));
+    let sheet = args.contact_sheet.as_deref();
+    if write(&run, &config, &out, sheet, None, seen)? == 0 {
         ui.warn(&format!(
             "the report has no pictures: the images are no longer where the run read them ('{}')",
             place_of_run(&config).display()
@@ -60,14 +63,27 @@ pub fn run(args: ReportArgs, ui: &Ui) -> Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
+/// Writes the report of a training that has just ended.
+pub fn of_session(
+    run: &RunDir,
+    config: &Config,
+    data: &Dataset,
+    session: &Session,
+    ui: &Ui,
+) -> Result<()> {
+    let panels = pictures(ui, || session.preview(&some_of(data.len())));
+    write(run, config, &run.report(), None, Some(data), panels).map(|_| ())
+}
+
 /// Writes the report of `run`. Thumbnails come from `data` where it is at hand, else from the
 /// images' files. Gives the number of pictures.
-pub fn write(
+fn write(
     run: &RunDir,
     config: &Config,
     out: &Path,
     picture: Option<&Path>,
     data: Option<&Dataset>,
+    panels: Vec<Panel>,
 ) -> Result<usize> {
     let records = run.read_metrics()?;
     let labels = run.read_labels()?;
@@ -82,33 +98,53 @@ pub fn write(
     }
     let pictures = sheets.iter().map(|sheet| sheet.thumbs.len()).sum();
     let skipped = run.read_skipped()?.len();
-    let panels = seen(run, config, data);
     let page = describe(run, config, &records, &labels, (sheets, panels), skipped)?;
     let page = render(&page)?;
     replace(out, page.as_bytes())?;
     Ok(pictures)
 }
 
-/// What the run's method shows of some images; nothing where they are gone, or it has not begun: a report of
-/// labels alone is better than none.
-fn seen(run: &RunDir, config: &Config, data: Option<&Dataset>) -> Vec<Panel> {
-    let look = || -> Result<Vec<Panel>> {
-        let read;
-        let data = match data {
-            Some(data) => data,
-            None => {
-                let set = thinned(images_of_run(config)?, SEEN);
-                let cache = Cache::of_user(CacheChoice::Ram);
-                read = Dataset::load(Arc::new(set), config.data.store, &cache, None, &Silent)?;
-                &read
-            }
-        };
-        let (all, count) = (data.len(), SEEN.min(data.len()));
-        let rows: Vec<u32> = (0..count).map(|at| (at * all / count) as u32).collect();
-        let panels = panels(Some(run), config, Device::Cpu, data, &rows)?;
-        Ok(panels.into_iter().take(MOST_PANELS).collect())
+/// Which of so many images the method is shown.
+fn some_of(images: usize) -> Vec<u32> {
+    let count = SEEN.min(images);
+    (0..count).map(|at| (at * images / count) as u32).collect()
+}
+
+/// What the method of a run that is not in memory shows of some images.
+fn seen_again(run: &RunDir, config: &Config, ui: &Ui) -> Result<Vec<Panel>> {
+    let items = items(config, Arc::new(thinned(images_of_run(config)?, SEEN)))?;
+    let cache = Cache::of_user(CacheChoice::Ram);
+    let data = Dataset::load(items, config.data.store, &cache, None, &Silent)?;
+    if data.is_empty() {
+        return Ok(Vec::new());
+    }
+    panels(
+        Some(run),
+        config,
+        Device::Cpu,
+        &data,
+        &some_of(data.len()),
+        ui,
+    )
+}
+
+/// The pictures that `look` makes; a report of labels alone is better than none, so that a failure is told
+/// and no more.
+fn pictures(ui: &Ui, look: impl FnOnce() -> Result<Vec<Panel>>) -> Vec<Panel> {
+    // libtorch's exceptions arrive as panics.
+    let looked = catch_unwind(AssertUnwindSafe(look));
+    let reason = match looked {
+        Ok(Ok(mut panels)) => {
+            panels.truncate(MOST_PANELS);
+            return panels;
+        }
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(panic) => crate::device::panic_text(panic.as_ref()).into(),
     };
-    look().unwrap_or_default()
+    ui.note(&format!(
+        "the report does not show what the method sees: {reason}"
+    ));
+    Vec::new()
 }
 
 fn describe(

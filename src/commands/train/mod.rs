@@ -21,6 +21,7 @@ use crate::config::defaults::{Choice, complete};
 use crate::config::{Config, Settings};
 use crate::data::Dataset;
 use crate::data::cache::Watch;
+use crate::data::items::Items;
 use crate::data::source::ImageSet;
 use crate::device::{self, Precision, describe, precision};
 use crate::error::usage;
@@ -30,7 +31,7 @@ use crate::monitor::{Monitor, duration};
 use crate::profile::{Part, Profile};
 use crate::run_dir::RunDir;
 use crate::train::{Outcome, RunEnv, Session, train};
-use crate::trained::{build, build_method, find_method, initial, unknown_arch};
+use crate::trained::{build, build_method, find_method, initial, items, unknown_arch};
 use crate::ui::Ui;
 pub use args::TrainArgs;
 use settings::settings;
@@ -97,14 +98,15 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
             init.display()
         ));
     }
+    let items = items(&config, Arc::new(set))?;
     let run = RunDir::create(&out)?;
     let profile = profile_of(args, device);
     // On a CPU decoding and the network would be in each other's way.
     let first = (entry.first)(&config.method).filter(|_| device != Device::Cpu);
     let before = config.clone();
-    let ahead = first
-        .map(|wanted| FeaturePrefetch::new(&before, &network, &profile, set.files.len(), wanted));
-    let read = || read(set, &mut config, ahead, args.strict, ui);
+    let ahead =
+        first.map(|wanted| FeaturePrefetch::new(&before, &network, &profile, items.len(), wanted));
+    let read = || read(items, &mut config, ahead, args.strict, ui);
     let (data, prefetched) = match profile.time(Part::Decode, read) {
         Ok(read) => read,
         Err(error) => {
@@ -134,7 +136,7 @@ fn profile_of(args: &TrainArgs, device: Device) -> Profile {
 
 /// Reads the images and checks that there are enough; `ahead` is given them meanwhile.
 fn read(
-    set: ImageSet,
+    items: Arc<dyn Items>,
     config: &mut Config,
     mut ahead: Option<FeaturePrefetch>,
     strict: bool,
@@ -144,7 +146,7 @@ fn read(
         .as_mut()
         .map(|ahead| |pixels, rows| ahead.see(pixels, rows));
     let watch = see.as_mut().map(|see| see as &mut Watch);
-    let data = load(Arc::new(set), config, watch, ui)?;
+    let data = load(items, config, watch, ui)?;
     report_skipped(&data.skipped, data.len() + data.skipped.len(), strict, ui)?;
     config.run.images = data.len();
     check(config)?;
@@ -172,9 +174,9 @@ fn resume(args: &TrainArgs, path: &Path, ui: &Ui) -> Result<ExitStatus> {
     find_method(&config.train.method)?;
     let device = device::select(args.machine.device.unwrap_or(config.train.device))?;
     device::set_threads(Some(args.machine.threads.unwrap_or(config.train.threads)));
-    let set = images_of_run(&config)?;
+    let items = items(&config, Arc::new(images_of_run(&config)?))?;
     let profile = profile_of(args, device);
-    let data = profile.time(Part::Decode, || load(Arc::new(set), &config, None, ui))?;
+    let data = profile.time(Part::Decode, || load(items, &config, None, ui))?;
     report_skipped(
         &data.skipped,
         config.run.images + data.skipped.len(),
@@ -264,7 +266,7 @@ fn fit(training: &Training, resume: bool, ui: &Ui) -> Result<ExitStatus> {
         }
         Outcome::Finished => {}
     }
-    if let Err(error) = report::write(run, config, &run.report(), None, Some(data)) {
+    if let Err(error) = report::of_session(run, config, data, &session, ui) {
         ui.warn(&format!(
             "the labels are written, the report is not: {error:#}"
         ));

@@ -99,8 +99,9 @@ impl Store {
         })?;
         let mut key = blake3::Hasher::new();
         key.update(format!("{VERSION} {} {}", layout.side, items.len()).as_bytes());
-        for plane in layout.planes.iter().filter(|&plane| *plane != Plane::RGB) {
-            key.update(format!("{plane:?}\n").as_bytes());
+        // Image files have neither, so that what earlier versions kept of them is found.
+        if layout.planes != [Plane::RGB] || !items.kind().is_empty() {
+            key.update(format!("\n{} {:?}\n", items.kind(), layout.planes).as_bytes());
         }
         for item in 0..items.len() {
             match items.stamp(item) {

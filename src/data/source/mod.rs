@@ -119,17 +119,6 @@ impl ImageSet {
         self.root.join(&*self.files[row].name)
     }
 
-    /// The same for the same image, however it is named; `None` where it is gone.
-    pub fn identity(&self, row: usize) -> Option<PathBuf> {
-        match self.files[row].location {
-            Location::File => self.path(row).canonicalize().ok(),
-            Location::Shard { shard, offset, .. } => {
-                let shard = self.shards[shard as usize].path.canonicalize().ok()?;
-                Some(shard.join(offset.to_string()))
-            }
-        }
-    }
-
     /// The images of `input`: a directory (recursively; hidden files are left out, symbolic links
     /// followed and loops reported, shards opened), an image, a shard, or a text file with one of
     /// these on each line.
@@ -179,6 +168,16 @@ impl Items for ImageSet {
 
     fn origin(&self, item: usize) -> String {
         self.path(item).display().to_string()
+    }
+
+    fn identity(&self, item: usize) -> Option<PathBuf> {
+        match self.files[item].location {
+            Location::File => self.path(item).canonicalize().ok(),
+            Location::Shard { shard, offset, .. } => {
+                let shard = self.shards[shard as usize].path.canonicalize().ok()?;
+                Some(shard.join(offset.to_string()))
+            }
+        }
     }
 
     fn class(&self, item: usize) -> Option<u32> {

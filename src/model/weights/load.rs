@@ -92,6 +92,14 @@ pub fn named_variables(vs: &nn::VarStore) -> Vec<(String, Tensor)> {
     named
 }
 
+/// The same under `module.`.
+pub fn prefixed(module: &str, store: &nn::VarStore) -> Vec<(String, Tensor)> {
+    let named = named_variables(store).into_iter();
+    named
+        .map(|(name, tensor)| (format!("{module}.{name}"), tensor))
+        .collect()
+}
+
 /// Copies `tensors` into `variables` of the same names ([`canonical_name`]s count as the
 /// same, an exact match goes first). Half, bfloat16 and f64 are converted: the variables
 /// keep their dtype and device. `num_batches_tracked` is ignored. `path` is the file that

@@ -64,13 +64,15 @@ impl Session<'_> {
     /// frozen.
     fn modules_of(&self, update: &Update) -> Vec<String> {
         let epoch = self.epoch();
+        let backbone = (BACKBONE.to_string(), self.method.backbone());
         let own = self.method.modules();
-        let awake = own
+        let own = own
             .iter()
-            .filter(|module| module.training.frozen_for <= epoch)
-            .map(|module| module.name.clone());
-        std::iter::once(BACKBONE.to_string())
-            .chain(awake)
+            .map(|module| (module.name.clone(), module.training));
+        std::iter::once(backbone)
+            .chain(own)
+            .filter(|(_, training)| training.frozen_for <= epoch)
+            .map(|(name, _)| name)
             .filter(|name| update.modules.is_empty() || update.modules.contains(name))
             .collect()
     }

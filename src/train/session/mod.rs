@@ -19,7 +19,8 @@ use crate::data::Dataset;
 use crate::data::loader::{Batches, PixelBatch, batches, training_lengths};
 use crate::labels::LabelRecord;
 use crate::method::{
-    BACKBONE, Context, LabelStep, Method, ModuleTraining, Position, PrefetchedFeatures,
+    BACKBONE, Batch, Context, LabelStep, Method, ModuleTraining, Panel, Position,
+    PrefetchedFeatures,
 };
 use crate::model::network::Network;
 use crate::model::weights;
@@ -352,6 +353,14 @@ impl<'a> Session<'a> {
         self.records.push(Record::Epoch(record));
         self.meter = Meter::new(self.env.network.device());
         self.env.profile.time(Part::Write, || self.save())
+    }
+
+    /// What the method shows of the images `rows`: for people, it changes nothing.
+    pub fn preview(&self, rows: &[u32]) -> Result<Vec<Panel>> {
+        let network = self.env.network;
+        let pixels = PixelBatch::new(&self.env.data.pixels, rows, network.device())?;
+        let batch = Batch::new(pixels, network);
+        tch::no_grad(|| self.method.preview(&self.env.at(self.position), &batch))
     }
 
     /// Labels the images with the final network and writes what `assign` needs.
