@@ -75,7 +75,7 @@ def main():
             "deepcluster, 4 epochs": training("deepcluster", 4),
             "sela, 4 epochs": training("sela", 4),
             "rotation, 4 epochs": training("rotation", 4),
-            "rotation, resnet18, 1 epoch": training("rotation", 1, "--arch", "resnet18"),
+            "deepcluster, resnet18, 1 epoch": training("deepcluster", 1, "--arch", "resnet18"),
             "assign, 500 images": lambda: ["assign", of_run, test],
             "features, resnet18, 500 images": lambda: ["features", "--arch", "resnet18", "--size", 64, test, "-o", folder / "f.npy"],
         }

@@ -28,3 +28,16 @@ pub enum Error {
 pub fn usage(text: impl Into<String>) -> anyhow::Error {
     Error::Usage(text.into()).into()
 }
+
+/// The usage error for a name that no entry of a table has, with those that there are.
+pub fn unknown<'a>(
+    what: &str,
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> anyhow::Error {
+    let known: Vec<&str> = known.into_iter().collect();
+    usage(format!(
+        "there is no {what} '{name}': use {}",
+        known.join(", ")
+    ))
+}

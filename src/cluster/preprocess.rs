@@ -134,11 +134,9 @@ impl Pca {
             let shape = [features.size()[0], self.rank() as i64];
             let projected = Tensor::empty(shape, (kind, device));
             for (start, rows) in chunks(features, CHUNK_BYTES) {
-                let rows = rows.to_device(device).to_kind(Kind::Double);
-                let block = (&rows - &self.mean).matmul(&projection);
-                projected
-                    .narrow(0, start as i64, rows.size()[0])
-                    .copy_(&block);
+                let count = rows.size()[0];
+                let block = off(&rows.to_device(device), &self.mean).matmul(&projection);
+                projected.narrow(0, start as i64, count).copy_(&block);
             }
             projected
         })
@@ -166,18 +164,18 @@ fn of_covariance(
     let (n, d) = (comm.sum_of(features.size()[0] as f64), features.size()[1]);
     let options = (Kind::Double, device);
     let (mut sum, mut products) = (Tensor::zeros([d], options), Tensor::zeros([d, d], options));
-    let rows = |(_, rows): (usize, Tensor)| rows.to_device(device).to_kind(Kind::Double);
-    let mut blocks = chunks(features, CHUNK_BYTES).map(rows);
+    let there = |(_, rows): (usize, Tensor)| rows.to_device(device);
+    let mut blocks = chunks(features, CHUNK_BYTES).map(there);
     // Near the mean, so that little is lost when its square is taken off at the end: the mean of the first
     // block, of which the first process speaks for all.
     let first = blocks.next();
     let origin = match &first {
-        Some(rows) => mean_of(rows),
+        Some(rows) => mean_of(&rows.to_kind(Kind::Double)),
         None => Tensor::zeros([d], options),
     };
     let origin = comm.gather(&origin.unsqueeze(0)).get(0);
     for rows in first.into_iter().chain(blocks) {
-        let centred = rows - &origin;
+        let centred = off(&rows, &origin);
         sum += centred.sum_dim_intlist(0, false, Kind::Double);
         products += centred.transpose(0, 1).matmul(&centred);
     }
@@ -190,6 +188,19 @@ fn of_covariance(
     let (values, vectors) = falling(covariance);
     let rank = rank(&values).min(most).max(1);
     Ok((origin + &shift, values, vectors.narrow(0, 0, rank as i64)))
+}
+
+/// `rows` less `mean` `[d] f64`, in f64.
+fn off(rows: &Tensor, mean: &Tensor) -> Tensor {
+    match rows.kind() {
+        Kind::Double => rows - mean,
+        _ => {
+            // The copy is ours: what is taken off needs no second one.
+            let mut copy = rows.to_kind(Kind::Double);
+            copy -= mean;
+            copy
+        }
+    }
 }
 
 fn mean_of(rows: &Tensor) -> Tensor {

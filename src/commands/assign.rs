@@ -10,7 +10,7 @@ use super::ExitStatus;
 use super::inputs::{find_images, place, report_skipped};
 use super::options::{Machine, Numbers, listed, machine};
 use super::output::Output;
-use crate::error::usage;
+use crate::error::unknown;
 use crate::labels::{self, FORMATS, Format, LabelRecord};
 use crate::trained::{Extractor, assigner, items, none_readable, open_in};
 use crate::ui::Ui;
@@ -96,16 +96,9 @@ pub fn run(args: AssignArgs, ui: &Ui) -> Result<ExitStatus> {
 
 /// The format asked for, or that of the file's extension, or the first.
 fn choose_format(name: Option<&str>, out: Option<&Path>) -> Result<&'static Format> {
-    let known = || {
-        FORMATS
-            .iter()
-            .map(|format| format.name)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
     if let Some(name) = name {
-        return labels::format(name)
-            .ok_or_else(|| usage(format!("there is no format '{name}': use {}", known())));
+        let known = FORMATS.iter().map(|format| format.name);
+        return labels::format(name).ok_or_else(|| unknown("format", name, known));
     }
     let extension = out
         .and_then(Path::extension)

@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use super::{
     Archive, Batch, Build, Context, Kept, LabelStep, Labelling, Loss, METHODS, Method, MethodEntry,
     MethodOption, Module, ModuleTraining, Panel, REGISTRY, Update, as_they_are, label_by_clusters,
-    method, tables_of,
+    tables_of,
 };
 use crate::cluster::Empty;
 use crate::config::defaults::{Choice, Facts};
@@ -58,21 +58,20 @@ const WEIGHT: &str = "weight";
 
 /// The tasks of a table, each with its weight and its own options.
 fn tasks(table: &Table) -> Result<Vec<(&'static MethodEntry, f64, Table)>> {
-    let known = || {
-        let names: Vec<&str> = METHODS.iter().map(|entry| entry.name).collect();
-        names.join(", ")
-    };
     let Some(Value::Table(tasks)) = table.get(TASKS) else {
         bail!(crate::error::usage("tasks must be a list of methods"));
     };
     let mut all = Vec::new();
     for (name, options) in tasks {
-        let entry = method(name).filter(|entry| entry.name != ENTRY.name);
-        let Some(entry) = entry else {
-            bail!(crate::error::usage(format!(
-                "there is no task '{name}': use {}",
-                known()
-            )));
+        let possible = || {
+            METHODS
+                .iter()
+                .copied()
+                .filter(|entry| entry.name != ENTRY.name)
+        };
+        let Some(entry) = possible().find(|entry| entry.name == name) else {
+            let known = possible().map(|entry| entry.name);
+            return Err(crate::error::unknown("task", name, known));
         };
         let Value::Table(options) = options else {
             bail!(crate::error::usage(format!(

@@ -19,7 +19,7 @@ use crate::data::image_batch::ImageBatch;
 use crate::data::items::Items;
 use crate::data::source::{ImageSet, Skipped};
 use crate::device::{PrecisionChoice, precision};
-use crate::error::{Error, usage};
+use crate::error::{Error, unknown};
 use crate::method::{
     self, Archive, Build, METHODS, Method, MethodEntry, State, extract, extract_size,
 };
@@ -183,11 +183,8 @@ pub fn initial(config: &Config, device: Device) -> Result<Network> {
 
 /// The usage error for a backbone that does not exist.
 pub fn unknown_arch(name: &str) -> anyhow::Error {
-    let known: Vec<&str> = model::BACKBONES.iter().map(|entry| entry.name).collect();
-    usage(format!(
-        "there is no backbone '{name}': use auto, {}",
-        known.join(", ")
-    ))
+    let known = model::BACKBONES.iter().map(|entry| entry.name);
+    unknown("backbone", name, std::iter::once("auto").chain(known))
 }
 
 /// The labelling rule of a run, on `device`.
@@ -230,13 +227,8 @@ pub fn open_in(path: &Path, precision: Option<PrecisionChoice>) -> Result<(RunDi
 
 /// The method of that name.
 pub fn find_method(name: &str) -> Result<&'static MethodEntry> {
-    method::method(name).ok_or_else(|| {
-        let known: Vec<&str> = METHODS.iter().map(|entry| entry.name).collect();
-        usage(format!(
-            "there is no method '{name}': use {}",
-            known.join(", ")
-        ))
-    })
+    method::method(name)
+        .ok_or_else(|| unknown("method", name, METHODS.iter().map(|entry| entry.name)))
 }
 
 /// What the method that `config` names learns from, made of the user's images.

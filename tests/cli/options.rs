@@ -37,7 +37,7 @@ fn wrong_usage_exits_with_2_and_names_what_would_do() {
             "use deepcluster, sela, rotation",
         ),
         (&["--arch", "lenet"], "conv4"),
-        (&["--engine", "faiss"], "tensor or linfa"),
+        (&["--engine", "faiss"], "tensor, linfa"),
         (&["--heads", "3"], "no option 'heads'"),
         (&["--empty", "drop"], "split"),
         (&["--empty", "keep", "--engine", "linfa"], "--engine tensor"),

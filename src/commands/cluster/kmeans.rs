@@ -12,7 +12,7 @@ use crate::cluster::preprocess::l2_rows;
 use crate::cluster::{self, ENGINES, Init, KMeansOptions};
 use crate::comm::OneProcess;
 use crate::commands::mended_by_options;
-use crate::error::usage;
+use crate::error::{unknown, usage};
 use crate::matrix;
 use crate::monitor::Monitor;
 use crate::ui::Ui;
@@ -25,13 +25,8 @@ pub fn run(
     ui: &Ui,
 ) -> Result<(Vec<RowLabel>, Stats)> {
     let name = args.engine.as_deref().unwrap_or(ENGINES[0].name);
-    let engine = cluster::engine(name).ok_or_else(|| {
-        let known: Vec<&str> = ENGINES.iter().map(|engine| engine.name).collect();
-        usage(format!(
-            "there is no engine '{name}': use {}",
-            known.join(" or ")
-        ))
-    })?;
+    let engine = cluster::engine(name)
+        .ok_or_else(|| unknown("engine", name, ENGINES.iter().map(|engine| engine.name)))?;
     let started = Instant::now();
     let points = super::prepared(args, matrix, device)?;
     let prepared = started.elapsed().as_secs_f64();

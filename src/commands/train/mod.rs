@@ -24,7 +24,7 @@ use crate::data::cache::Watch;
 use crate::data::items::Items;
 use crate::data::source::ImageSet;
 use crate::device::{self, Precision, describe, precision};
-use crate::error::usage;
+use crate::error::{unknown, usage};
 use crate::method::{FeaturePrefetch, METHODS, MethodEntry, PrefetchedFeatures};
 use crate::model;
 use crate::monitor::{Monitor, duration};
@@ -317,12 +317,8 @@ fn check(config: &Config) -> Result<()> {
         )));
     }
     if crate::cluster::engine(&config.cluster.engine).is_none() {
-        let known: Vec<&str> = ENGINES.iter().map(|engine| engine.name).collect();
-        return Err(usage(format!(
-            "there is no engine '{}': use {}",
-            config.cluster.engine,
-            known.join(" or ")
-        )));
+        let known = ENGINES.iter().map(|engine| engine.name);
+        return Err(unknown("engine", &config.cluster.engine, known));
     }
     Ok(())
 }
