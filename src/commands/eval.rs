@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
@@ -78,7 +78,8 @@ pub fn run(args: EvalArgs, ui: &Ui) -> Result<ExitStatus> {
     let known_place = args.train.clone().unwrap_or_else(|| place_of_run(&config));
     let known = match &args.train {
         Some(place) => find_images(&[place])?,
-        None => images_of_run(&config)?,
+        None => images_of_run(&config)
+            .context("the run's images are not where they were: name others with --train")?,
     };
     let (queries, known) = (
         with_classes(&config, find_images(&[&args.input])?, &args.input)?,

@@ -59,6 +59,19 @@ Examples:
 
 pub fn run(args: FeaturesArgs, ui: &Ui) -> Result<ExitStatus> {
     let device = machine(&args.machine)?;
+    if args.out.extension().is_none_or(|ending| ending != "npy") {
+        return Err(usage(format!(
+            "features are written in NumPy's format: name the file '{}'",
+            args.out.with_extension("npy").display()
+        )));
+    }
+    let is_run = |place: &PathBuf| place.join("config.toml").is_file();
+    if let (Some(_), Some(run)) = (&args.arch, args.places.iter().find(|place| is_run(place))) {
+        return Err(usage(format!(
+            "'{}' is a run and has its network: leave --arch out, or give images alone",
+            run.display()
+        )));
+    }
     let (extractor, config, inputs) = match (&args.arch, &args.places[..]) {
         (None, [run, inputs @ ..]) if !inputs.is_empty() => {
             let (run, config) = open_in(run, args.numbers.precision)?;

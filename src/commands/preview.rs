@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use tch::Device;
 
@@ -71,7 +71,11 @@ pub fn run(args: PreviewArgs, ui: &Ui) -> Result<ExitStatus> {
         }
         let (run, config) = open(&args.place)?;
         let place = super::inputs::place_of_run(&config);
-        let set = find_images(&[args.images.clone().unwrap_or(place)])?;
+        let set = match &args.images {
+            Some(place) => find_images(&[place])?,
+            None => find_images(&[&place])
+                .context("the run's images are not where they were: name others with --images")?,
+        };
         (config, set, Some(run))
     } else {
         if args.images.is_some() {

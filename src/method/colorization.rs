@@ -72,6 +72,9 @@ const SHRINK: i64 = 4;
 /// a and b are divided by this, so that they lie in about -1..1.
 const RANGE: f64 = 110.0;
 const ADAM: Rule = Rule::AdamW { betas: [0.9, 0.99] };
+/// Images that are looked at for colours, and how far the channels of grey ones may lie apart, in levels.
+const LOOKED_AT: usize = 256;
+const GREY: i64 = 8;
 /// What AdamW learns at.
 const LR: f64 = 1e-3;
 
@@ -124,6 +127,24 @@ fn square(off: &Tensor) -> Tensor {
 }
 
 impl Method for Colorization {
+    fn begin(&mut self, context: &Context) -> Result<()> {
+        // Spread over the data set.
+        let all = context.data.len();
+        let rows: Vec<u32> = (0..all.min(LOOKED_AT))
+            .map(|at| (at * all / all.min(LOOKED_AT)) as u32)
+            .collect();
+        let pixels = context.data.pixels.gather(&rows)?.to_kind(Kind::Int);
+        let spread =
+            pixels.amax([3_i64].as_slice(), false) - pixels.amin([3_i64].as_slice(), false);
+        if spread.max().int64_value(&[]) <= GREY {
+            context.monitor.warn(&format!(
+                "the {} images that were looked at are grey: they leave colorization nothing to learn",
+                rows.len()
+            ));
+        }
+        Ok(())
+    }
+
     fn loss(&self, context: &Context, batch: &Batch, _update: usize) -> Result<Loss> {
         let (predicted, truth) = self.predict(context, &context.view(batch, 0), true);
         let off = &predicted - &truth;

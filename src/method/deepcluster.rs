@@ -339,7 +339,7 @@ impl Method for DeepCluster {
             let of = label.map_or("none yet".into(), |label| label.to_string());
             let share = shares.double_value(&[at as i64]);
             Panel(vec![
-                Tile::new(&images.get(at as i64), format!("cluster {of}")),
+                Tile::new(&images.get(at as i64), format!("pseudo-label {of}")),
                 Tile::new(
                     &images.get(at as i64),
                     format!("predicted {} ({:.0} %)", predicted[at], 100.0 * share),

@@ -312,7 +312,7 @@ impl Method for Sela {
                 let label = label.map_or("none".into(), |label| label.to_string());
                 Tile::new(
                     &picture,
-                    format!("head {head}: cluster {label}, predicted {given}"),
+                    format!("head {head}: pseudo-label {label}, predicted {given}"),
                 )
             });
             Panel(tiles.collect())

@@ -191,13 +191,12 @@ pub fn unknown_arch(name: &str) -> anyhow::Error {
 pub fn assigner(run: &RunDir, device: Device) -> Result<Box<dyn Assigner>> {
     let path = run.clustering();
     if !path.is_file() {
-        bail!(Error::NotARun {
-            path: run.path().into(),
-            reason: format!(
-                "its training has not ended: go on with `ssl-cluster train --resume {}`",
-                run.path().display()
-            ),
-        });
+        bail!(
+            "the training of '{}' has not ended, and labels come at its end: go on with \
+             `ssl-cluster train --resume {}`",
+            run.path().display(),
+            run.path().display()
+        );
     }
     let file = weights::read(&path)?;
     let stored = Stored {

@@ -221,6 +221,24 @@ fn features_have_a_row_for_each_path_and_cluster_takes_them() {
 }
 
 #[test]
+fn features_are_refused_where_they_would_not_be_what_was_asked_for() {
+    let folder = TempDir::new().unwrap();
+    let run = runs().of("deepcluster");
+    let out = folder.path().join("f.csv");
+    ssl_cluster(&["features", text(&run), &data("test/bag"), "-o", text(&out)])
+        .assert()
+        .code(2)
+        .stderr(contains("f.npy"));
+    assert!(!out.exists());
+    let out = folder.path().join("f.npy");
+    ssl_cluster(&["features", text(&run), &data("test/bag"), "-o", text(&out)])
+        .args(["--arch", "conv4"])
+        .assert()
+        .code(2)
+        .stderr(contains("leave --arch out"));
+}
+
+#[test]
 fn weights_of_another_file_give_features_without_a_run() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("f.npy");

@@ -38,6 +38,7 @@ fn wrong_usage_exits_with_2_and_names_what_would_do() {
         ),
         (&["--arch", "lenet"], "conv4"),
         (&["--engine", "faiss"], "tensor, linfa"),
+        (&["--lr", "-1"], "--lr must be positive"),
         (&["--heads", "3"], "no option 'heads'"),
         (&["--empty", "drop"], "split"),
         (&["--empty", "keep", "--engine", "linfa"], "--engine tensor"),

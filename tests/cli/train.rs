@@ -387,6 +387,23 @@ fn every_method_of_the_registry_runs_on_eight_images() {
 }
 
 #[test]
+fn colorization_says_that_grey_images_teach_nothing() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 2, 4);
+    let train = |out: &str| {
+        let out = folder.path().join(out);
+        ssl_cluster(&["train", text(&images), "--out", text(&out)])
+            .args(["--method", "colorization", "--epochs", "1", "-k", "2"])
+            .assert()
+            .success()
+    };
+    train("grey").stderr(contains("are grey"));
+    let red = image::RgbImage::from_pixel(28, 28, image::Rgb([200, 40, 40]));
+    red.save(images.join("red.png")).unwrap();
+    train("one-red").stderr(contains("are grey").not());
+}
+
+#[test]
 fn every_backbone_trains() {
     let folder = TempDir::new().unwrap();
     let images = few_images(folder.path(), 2, 4);

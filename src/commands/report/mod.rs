@@ -53,7 +53,10 @@ pub fn run(args: ReportArgs, ui: &Ui) -> Result<ExitStatus> {
     let out = args.out.unwrap_or_else(|| run.report());
     let seen = pictures(ui, || seen_again(&run, &config, ui));
     let sheet = args.contact_sheet.as_deref();
-    if write(&run, &config, &out, sheet, None, seen)? == 0 {
+    let shown = write(&run, &config, &out, sheet, None, seen)?;
+    if shown == 0 && run.read_labels()?.is_empty() {
+        ui.warn("the run has no labels yet: the report shows no clusters");
+    } else if shown == 0 {
         ui.warn(&format!(
             "the report has no pictures: the images are no longer where the run read them ('{}')",
             place_of_run(&config).display()

@@ -12,7 +12,7 @@ use crate::model::BACKBONES;
 
 /// Learn from a directory of images.
 #[derive(Debug, Args)]
-#[command(after_help = TRAIN_EXAMPLES)]
+#[command(after_help = TRAIN_EXAMPLES, allow_negative_numbers = true)]
 pub struct TrainArgs {
     /// Directories of images (searched recursively), .tar shards, or text files with one path a line
     #[arg(required_unless_present = "resume", value_name = "INPUT")]
@@ -47,7 +47,8 @@ pub struct TrainArgs {
     /// Learning rate
     #[arg(long)]
     pub lr: Option<f64>,
-    /// How the learning rate falls
+    /// How the learning rate falls: not at all, linear from 60 % of the run on, by a cosine, in steps (to a
+    /// fifth at 30, 60 and 80 %), or by step-decay (to a tenth every 150 epochs) [default: the method's]
     #[arg(long, value_parser = named::<Schedule>())]
     pub schedule: Option<Schedule>,
     /// Epochs, fractions allowed, in which the learning rate rises from 0 at first [default: 0]

@@ -206,9 +206,15 @@ impl Session<'_> {
         let left = (self.all_images() - self.position.images) as f64;
         let seconds = left * an_image + self.env.config.train.epochs as f64 * self.seconds_a_step;
         if seconds > 90.0 {
+            // A run that goes on keeps its options.
+            let begun_here = self.position.images == self.segment_images;
             let epochs = (self.env.config.train.epochs / 3).max(1);
+            let shorter = match begun_here {
+                true => format!("; shorter with `--epochs {epochs}` or a smaller --size"),
+                false => String::new(),
+            };
             self.env.monitor.note(&format!(
-                "about {} to go at {:.0} images/s; shorter with `--epochs {epochs}` or a smaller --size",
+                "about {} to go at {:.0} images/s{shorter}",
                 duration(seconds),
                 1.0 / an_image,
             ));
