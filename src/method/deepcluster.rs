@@ -8,9 +8,10 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor, nn};
 
+use super::label_panels::label_panels;
 use super::{
     Archive, Batch, Build, Context, FeatureRequest, FeatureSource, FeaturesFrom, Flag, Kept,
-    LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Rule, Tile, View, as_they_are,
+    LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Rule, View, as_they_are,
     cluster_features, group_features, label_by_clusters, label_by_groups, method_options,
     option_table, parse_options,
 };
@@ -325,28 +326,8 @@ impl Method for DeepCluster {
     }
 
     fn preview(&self, context: &Context, batch: &Batch) -> Result<Vec<Panel>> {
-        let images = context.plain(batch);
-        let hidden = context
-            .network
-            .hidden(&context.network.prepare(&images), false);
-        let scores = self
-            .head
-            .forward(&context.network.backbone.activate(&hidden));
-        let (shares, predicted) = scores.softmax(1, Kind::Float).max_dim(1, false);
-        let predicted = to_labels(&predicted);
-        let panel = |(at, &image): (usize, &u32)| {
-            let label = self.labels.get(image as usize);
-            let of = label.map_or("none yet".into(), |label| label.to_string());
-            let share = shares.double_value(&[at as i64]);
-            Panel(vec![
-                Tile::new(&images.get(at as i64), format!("pseudo-label {of}")),
-                Tile::new(
-                    &images.get(at as i64),
-                    format!("predicted {} ({:.0} %)", predicted[at], 100.0 * share),
-                ),
-            ])
-        };
-        Ok(batch.indices.iter().enumerate().map(panel).collect())
+        let scores = |activation: &Tensor| self.head.forward(activation).unsqueeze(1);
+        Ok(label_panels(context, batch, &[&self.labels], scores))
     }
 
     fn archive(&mut self, archive: &mut Archive) -> Result<()> {

@@ -16,6 +16,7 @@ mod context_prediction;
 mod deepcluster;
 mod extraction;
 mod features;
+mod label_panels;
 mod label_schedule;
 mod module;
 mod multitask;

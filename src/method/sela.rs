@@ -11,10 +11,11 @@ use tch::{Device, Tensor, nn};
 
 use super::balanced_labels::Balancing;
 use super::features::labelled;
+use super::label_panels::label_panels;
 use super::label_schedule::{LabelSchedule, LabelTimes, default_label_steps};
 use super::{
     Archive, Batch, Build, Context, FeatureRequest, FeatureSource, FeaturesFrom, Flag, Kept,
-    LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Tile, View, as_they_are,
+    LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, View, as_they_are,
     method_options, option_table, parse_options,
 };
 use crate::cluster::assigner::{FeatureKind, Heads};
@@ -299,25 +300,9 @@ impl Method for Sela {
     }
 
     fn preview(&self, context: &Context, batch: &Batch) -> Result<Vec<Panel>> {
-        let images = context.plain(batch);
-        let activation = context
-            .network
-            .activation(&context.network.prepare(&images), false);
-        let predicted = self.heads.forward(&activation).argmax(2, false);
-        let panel = |(at, &image): (usize, &u32)| {
-            let picture = images.get(at as i64);
-            let tiles = self.labels.iter().zip(0..).map(|(labels, head)| {
-                let given = predicted.int64_value(&[at as i64, head]);
-                let label = labels.get(image as usize);
-                let label = label.map_or("none".into(), |label| label.to_string());
-                Tile::new(
-                    &picture,
-                    format!("head {head}: pseudo-label {label}, predicted {given}"),
-                )
-            });
-            Panel(tiles.collect())
-        };
-        Ok(batch.indices.iter().enumerate().map(panel).collect())
+        let labels: Vec<&[u32]> = self.labels.iter().map(Vec::as_slice).collect();
+        let scores = |activation: &Tensor| self.heads.forward(activation);
+        Ok(label_panels(context, batch, &labels, scores))
     }
 
     fn archive(&mut self, archive: &mut Archive) -> Result<()> {
