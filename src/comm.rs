@@ -35,17 +35,17 @@ pub trait Comm: Debug + Send + Sync {
         numbers.into_iter().map(|number| number as usize).collect()
     }
 
-    /// The sum of a tensor, which must be of f64, where it lies.
+    /// The sum of a tensor, added up in f64, where it lies and in its kind.
     fn sum_tensor(&self, tensor: Tensor) -> Tensor {
-        debug_assert_eq!(tensor.kind(), Kind::Double);
         if self.size() == 1 {
             return tensor;
         }
-        let here = tensor.to_device(Device::Cpu);
+        let here = tensor.to_device(Device::Cpu).to_kind(Kind::Double);
         let mut numbers = Vec::try_from(&here.contiguous().view(-1)).unwrap_or_default();
         self.sum(&mut numbers);
         Tensor::from_slice(&numbers)
             .view_as(&tensor)
+            .to_kind(tensor.kind())
             .to_device(tensor.device())
     }
 }

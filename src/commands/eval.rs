@@ -16,7 +16,6 @@ use super::options::{Machine, Numbers, machine};
 use crate::cluster::assigner::FeatureKind;
 use crate::cluster::metrics::{ari, balance, matched_accuracy, nmi, purity};
 use crate::cluster::preprocess::Pca;
-use crate::comm::OneProcess;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::cache::Cache;
@@ -25,9 +24,8 @@ use crate::data::loader::{batches, equal_lengths};
 use crate::data::source::ImageSet;
 use crate::error::usage;
 use crate::eval::knn::{KnnOptions, accuracy, classify};
-use crate::method::{Batch, Context as MethodContext, Position, PrefetchedFeatures, extract_size};
+use crate::method::{Aside, Batch, extract_size};
 use crate::monitor::{Monitor, Silent};
-use crate::profile::Profile;
 use crate::run_dir::RunDir;
 use crate::trained::{Extractor, assigner, find_method, initial, items, method_of_run, open_in};
 use crate::ui::Ui;
@@ -319,17 +317,8 @@ fn pretext_accuracy(
     let method = method_of_run(run, config, &extractor.network)?;
     let cache = Cache::of_user(config.data.cache);
     let data = Dataset::load(items, extractor.store, &cache, None, &Silent)?;
-    let (monitor, profile): (&dyn Monitor, _) = (&Silent, Profile::off());
-    let context = MethodContext {
-        config,
-        network: &extractor.network,
-        data: &data,
-        position: Position::default(),
-        monitor,
-        profile: &profile,
-        prefetched: &PrefetchedFeatures::default(),
-        comm: &OneProcess,
-    };
+    let aside = Aside::default();
+    let context = aside.context(config, &extractor.network, &data, &Silent);
     let (mut right, mut asked) = (0, 0);
     let order = (0..data.len() as u32).collect();
     let device = extractor.network.device();

@@ -9,7 +9,7 @@ use clap::Args;
 use super::ExitStatus;
 use super::inputs::{find_images, report_skipped};
 use super::options::{Machine, Numbers, machine};
-use super::output::Output;
+use super::output::{Output, ends_in};
 use crate::cluster::assigner::FeatureKind;
 use crate::config::PlainView;
 use crate::data::items::Items;
@@ -59,12 +59,7 @@ Examples:
 
 pub fn run(args: FeaturesArgs, ui: &Ui) -> Result<ExitStatus> {
     let device = machine(&args.machine)?;
-    if args.out.extension().is_none_or(|ending| ending != "npy") {
-        return Err(usage(format!(
-            "features are written in NumPy's format: name the file '{}'",
-            args.out.with_extension("npy").display()
-        )));
-    }
+    ends_in(&args.out, "npy", "features are written in NumPy's format")?;
     let is_run = |place: &PathBuf| place.join("config.toml").is_file();
     if let (Some(_), Some(run)) = (&args.arch, args.places.iter().find(|place| is_run(place))) {
         return Err(usage(format!(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::error::usage;
 use crate::run_dir::Replacement;
 
 /// stdout, or a file. Opened before the long work, so that a wrong path is told at once.
@@ -63,4 +64,15 @@ impl Output {
         write(self.writer()).with_context(|| format!("cannot write {place}"))?;
         self.close()
     }
+}
+
+/// Refuses a file whose name does not end as what is written there: `writes` says what that is.
+pub fn ends_in(path: &Path, ending: &str, writes: &str) -> Result<()> {
+    if path.extension().is_some_and(|found| found == ending) {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "{writes}: name the file '{}'",
+        path.with_extension(ending).display()
+    )))
 }

@@ -10,7 +10,7 @@ use tch::Device;
 use super::ExitStatus;
 use super::inputs::{facts, find_images, load, run_info, thinned, typed_inputs};
 use super::options::{Machine, at_least_one, machine};
-use super::output::Output;
+use super::output::{Output, ends_in};
 use crate::config::defaults::complete;
 use crate::config::{Config, Settings};
 use crate::data::source::ImageSet;
@@ -53,12 +53,7 @@ Examples:
   ssl-cluster preview runs/photos --images new/ --count 20 -o new.png";
 
 pub fn run(args: PreviewArgs, ui: &Ui) -> Result<ExitStatus> {
-    if args.out.extension().is_none_or(|ending| ending != "png") {
-        return Err(usage(format!(
-            "preview writes PNG: name the file '{}'",
-            args.out.with_extension("png").display()
-        )));
-    }
+    ends_in(&args.out, "png", "preview writes PNG")?;
     let device = machine(&args.machine)?;
     let output = Output::file(&args.out)?;
     let is_run = args.place.join("config.toml").is_file();

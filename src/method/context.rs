@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use super::extraction::{Extraction, FeatureRequest, PrefetchedFeatures};
 use crate::cluster::assigner::FeatureKind;
-use crate::comm::Comm;
+use crate::comm::{Comm, OneProcess};
 use crate::config::{Config, DataConfig};
 use crate::data::Dataset;
 use crate::data::augment::{self, Augmentation, Recipe, ViewKey};
@@ -55,6 +55,45 @@ pub struct Context<'a> {
     pub prefetched: &'a PrefetchedFeatures,
     /// The processes that the data set is divided among.
     pub comm: &'static dyn Comm,
+}
+
+/// What stands around a method that is looked at outside of a training: nothing is measured, nothing is
+/// extracted ahead, and there is one process.
+#[derive(Debug)]
+pub struct Aside {
+    profile: Profile,
+    prefetched: PrefetchedFeatures,
+}
+
+impl Default for Aside {
+    fn default() -> Self {
+        Self {
+            profile: Profile::off(),
+            prefetched: PrefetchedFeatures::default(),
+        }
+    }
+}
+
+impl Aside {
+    /// The context of a method at the beginning of a run.
+    pub fn context<'a>(
+        &'a self,
+        config: &'a Config,
+        network: &'a Network,
+        data: &'a Dataset,
+        monitor: &'a dyn Monitor,
+    ) -> Context<'a> {
+        Context {
+            config,
+            network,
+            data,
+            position: Position::default(),
+            monitor,
+            profile: &self.profile,
+            prefetched: &self.prefetched,
+            comm: &OneProcess,
+        }
+    }
 }
 
 /// Some images on the device.

@@ -150,17 +150,8 @@ fn means_of(comm: &dyn Comm, points: &Tensor, labels: &[u32], clusters: usize) -
     let shape = [clusters as i64, points.size()[1]];
     let sums = Tensor::zeros(shape, (Kind::Float, Device::Cpu)).index_add(0, &labels, &on_cpu);
     let counts = labels.bincount(None::<Tensor>, clusters as i64);
-    let (sums, counts) = match comm.size() {
-        1 => (sums, counts.to_kind(Kind::Float)),
-        _ => {
-            let all = |tensor: &Tensor| comm.sum_tensor(tensor.to_kind(Kind::Double));
-            (
-                all(&sums).to_kind(Kind::Float),
-                all(&counts).to_kind(Kind::Float),
-            )
-        }
-    };
-    let counts = counts.unsqueeze(1);
+    let (sums, counts) = (comm.sum_tensor(sums), comm.sum_tensor(counts));
+    let counts = counts.to_kind(Kind::Float).unsqueeze(1);
     let few = on_cpu.narrow(0, 0, (clusters as i64).min(on_cpu.size()[0]));
     let first = comm.gather(&few).narrow(0, 0, clusters as i64);
     let means = sums / counts.clamp_min(1.0);

@@ -1,6 +1,9 @@
 //! When labels are due, for methods whose label steps are spread over the whole training.
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
+
+use super::Archive;
 
 /// How label steps spread over the training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -58,8 +61,8 @@ impl LabelTimes {
     }
 
     /// What a resumed run needs of it.
-    pub fn done(&mut self) -> &mut usize {
-        &mut self.done
+    pub fn archive(&mut self, archive: &mut Archive) -> Result<()> {
+        archive.value("done", &mut self.done)
     }
 }
 

@@ -45,7 +45,7 @@ use crate::record::LabelStepRecord;
 pub use crate::picture::{Panel, Tile};
 pub use archive::{Archive, State};
 pub use bank::{FeatureSource, FeaturesFrom};
-pub use context::{Batch, Context, Position, View};
+pub use context::{Aside, Batch, Context, Position, View};
 pub use extraction::{FeaturePrefetch, FeatureRequest, PrefetchedFeatures, extract, extract_size};
 pub use features::{cluster_features, group_features, label_by_clusters, label_by_groups};
 pub use module::{BACKBONE, Module, ModuleTraining, Rule, Update};

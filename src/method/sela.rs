@@ -307,7 +307,7 @@ impl Method for Sela {
 
     fn archive(&mut self, archive: &mut Archive) -> Result<()> {
         archive.tensor("labels", &mut self.targets)?;
-        archive.value("done", self.times.done())?;
+        self.times.archive(archive)?;
         if archive.restores() {
             let heads = 0..self.heads.heads();
             let labels = heads.map(|head| to_labels(&self.targets.get(head)));

@@ -4,14 +4,12 @@ use anyhow::Result;
 use tch::Device;
 
 use super::{build, build_method, method_of_run};
-use crate::comm::OneProcess;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::loader::PixelBatch;
-use crate::method::{Batch, Context, Position, PrefetchedFeatures};
+use crate::method::{Aside, Batch};
 use crate::monitor::Monitor;
 use crate::picture::Panel;
-use crate::profile::Profile;
 use crate::run_dir::RunDir;
 
 /// The pictures of the images `rows` of `data`, by the network and the method of `run`, or by untrained ones
@@ -46,16 +44,7 @@ pub fn panels(
     };
     let numbers = rows.iter().map(number).collect();
     let batch = Batch::new(PixelBatch::new(&data.pixels, rows, device)?, &network);
-    let (profile, prefetched) = (Profile::off(), PrefetchedFeatures::default());
-    let context = Context {
-        config,
-        network: &network,
-        data,
-        position: Position::default(),
-        monitor,
-        profile: &profile,
-        prefetched: &prefetched,
-        comm: &OneProcess,
-    };
+    let aside = Aside::default();
+    let context = aside.context(config, &network, data, monitor);
     tch::no_grad(|| method.preview(&context, &batch.numbered(numbers)))
 }

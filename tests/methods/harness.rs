@@ -14,8 +14,7 @@ use ssl_cluster::data::loader::PixelBatch;
 use ssl_cluster::data::source::ImageSet;
 use ssl_cluster::device::Precision;
 use ssl_cluster::method::{
-    Archive, Batch, Build, Context, Method, MethodEntry, Position, PrefetchedFeatures, REGISTRY,
-    State,
+    Archive, Aside, Batch, Build, Context, Method, MethodEntry, PrefetchedFeatures, REGISTRY, State,
 };
 use ssl_cluster::model::BACKBONES;
 use ssl_cluster::model::network::Network;
@@ -176,8 +175,8 @@ impl<'a> Look<'a> {
         let _alone = generator();
         let network = network(config);
         let mut method = method(entry, config, &network);
-        let (profile, prefetched) = (Profile::off(), PrefetchedFeatures::default());
-        let context = context(config, data, &network, &profile, &prefetched);
+        let aside = Aside::default();
+        let context = aside.context(config, &network, data, &Silent);
         method.begin(&context).unwrap();
         if method.next_label_step() == Some(0) {
             method.label_step(&context).unwrap();
@@ -197,8 +196,8 @@ impl<'a> Look<'a> {
         work: impl FnOnce(&mut dyn Method, &Context, &Batch) -> T,
     ) -> T {
         let _alone = generator();
-        let (profile, prefetched) = (Profile::off(), PrefetchedFeatures::default());
-        let context = context(self.config, self.data, &self.network, &profile, &prefetched);
+        let aside = Aside::default();
+        let context = aside.context(self.config, &self.network, self.data, &Silent);
         let pixels = PixelBatch::new(&self.data.pixels, images, Device::Cpu).unwrap();
         let batch = Batch::new(pixels, &self.network);
         work(self.method.as_mut(), &context, &batch)
@@ -210,24 +209,5 @@ impl<'a> Look<'a> {
             .archive(&mut Archive::saving(&mut state))
             .unwrap();
         state
-    }
-}
-
-fn context<'a>(
-    config: &'a Config,
-    data: &'a Dataset,
-    network: &'a Network,
-    profile: &'a Profile,
-    prefetched: &'a PrefetchedFeatures,
-) -> Context<'a> {
-    Context {
-        config,
-        network,
-        data,
-        position: Position::default(),
-        monitor: &Silent,
-        profile,
-        prefetched,
-        comm: &OneProcess,
     }
 }

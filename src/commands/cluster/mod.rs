@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::ExitStatus;
 use super::options::machine;
-use super::output::Output;
+use super::output::{Output, ends_in};
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::cluster::{Assignment, Empty};
 use crate::comm::OneProcess;
@@ -60,13 +60,8 @@ struct Stats {
 
 pub fn run(args: ClusterArgs, ui: &Ui) -> Result<ExitStatus> {
     refuse_options_of_other_methods(&args)?;
-    if let Some(path) = args.centroids.as_deref()
-        && path.extension().is_none_or(|ending| ending != "npy")
-    {
-        return Err(usage(format!(
-            "--centroids writes NumPy's format: name the file '{}'",
-            path.with_extension("npy").display()
-        )));
+    if let Some(path) = &args.centroids {
+        ends_in(path, "npy", "--centroids writes NumPy's format")?;
     }
     let device = machine(&args.machine)?;
     let matrix = matrix::read(&args.features)?;

@@ -22,15 +22,11 @@ use crate::data::image_batch::ImageBatch;
 use crate::data::loader::PixelBatch;
 use crate::data::source::ImageSet;
 use crate::device::{Precision, PrecisionChoice};
-use crate::method::{
-    Archive, Batch, Build, Context, METHODS, Method, MethodEntry, Position, PrefetchedFeatures,
-    REGISTRY, State,
-};
+use crate::method::{Archive, Aside, Batch, Build, METHODS, Method, MethodEntry, REGISTRY, State};
 use crate::model::network::Network;
 use crate::model::weights::{load_into, named_variables};
 use crate::model::{BACKBONES, BackboneEntry};
 use crate::monitor::Silent;
-use crate::profile::Profile;
 
 /// What a part came to.
 #[derive(Debug)]
@@ -214,10 +210,9 @@ impl Bench {
 
     /// The loss of all images and its gradient by the backbone.
     fn loss(&mut self, config: &Config, data: &Dataset) -> Result<(f64, Tensor)> {
-        let profile = Profile::off();
-        let prefetched = PrefetchedFeatures::default();
+        let aside = Aside::default();
         let Self { network, method } = self;
-        let context = context(config, data, network, &profile, &prefetched);
+        let context = aside.context(config, network, data, &Silent);
         let rows: Vec<u32> = (0..data.len() as u32).collect();
         let pixels = PixelBatch::new(&data.pixels, &rows, network.device())?;
         let batch = Batch::new(pixels, network);
@@ -229,25 +224,6 @@ impl Bench {
             .map(|(_, variable)| variable.grad().flatten(0, -1))
             .collect();
         Ok((loss.double_value(&[]), Tensor::cat(&gradients, 0)))
-    }
-}
-
-fn context<'a>(
-    config: &'a Config,
-    data: &'a Dataset,
-    network: &'a Network,
-    profile: &'a Profile,
-    prefetched: &'a PrefetchedFeatures,
-) -> Context<'a> {
-    Context {
-        config,
-        network,
-        data,
-        position: Position::default(),
-        monitor: &Silent,
-        profile,
-        prefetched,
-        comm: &OneProcess,
     }
 }
 
@@ -264,8 +240,8 @@ fn losses(device: Device, entry: &MethodEntry, folder: &Path) -> Result<[Verdict
     let mut here = Bench::new(&config, entry, network)?;
     let mut there = Bench::new(&config, entry, there)?;
     if here.method.next_label_step().is_some() {
-        let (profile, prefetched) = (Profile::off(), PrefetchedFeatures::default());
-        let context = context(&config, &data, &here.network, &profile, &prefetched);
+        let aside = Aside::default();
+        let context = aside.context(&config, &here.network, &data, &Silent);
         here.method.label_step(&context)?;
         let mut state = State::default();
         here.method.archive(&mut Archive::saving(&mut state))?;

@@ -11,8 +11,8 @@ use anyhow::Result;
 use clap::Args;
 use tch::Device;
 
-use super::ExitStatus;
 use super::inputs::{images_of_run, place_of_run, thinned};
+use super::{ExitStatus, panic_text};
 use crate::config::{CacheChoice, Config};
 use crate::data::Dataset;
 use crate::data::cache::Cache;
@@ -142,7 +142,7 @@ fn pictures(ui: &Ui, look: impl FnOnce() -> Result<Vec<Panel>>) -> Vec<Panel> {
             return panels;
         }
         Ok(Err(error)) => format!("{error:#}"),
-        Err(panic) => crate::device::panic_text(panic.as_ref()).into(),
+        Err(panic) => panic_text(panic.as_ref()),
     };
     ui.note(&format!(
         "the report does not show what the method sees: {reason}"
