@@ -27,6 +27,11 @@ pub trait Comm: Debug + Send + Sync {
         numbers[0]
     }
 
+    /// Whether it holds in any of them.
+    fn any(&self, here: bool) -> bool {
+        self.sum_of(f64::from(u8::from(here))) > 0.0
+    }
+
     /// The sums of counts.
     fn sum_counts(&self, counts: &[usize]) -> Vec<usize> {
         // Exact up to 2^53.

@@ -258,9 +258,9 @@ pub(crate) fn agreed<T>(
     comm: &dyn Comm,
     result: Result<T, ClusterError>,
 ) -> Result<T, ClusterError> {
-    match comm.sum_of(f64::from(u8::from(result.is_err()))) {
-        0.0 => result,
-        _ => result.and(Err(ClusterError::OtherProcess)),
+    match comm.any(result.is_err()) {
+        false => result,
+        true => result.and(Err(ClusterError::OtherProcess)),
     }
 }
 

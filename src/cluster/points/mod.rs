@@ -67,9 +67,9 @@ pub fn points<'a>(
 ) -> Result<Box<dyn Points + 'a>, ClusterError> {
     // All processes take the same way.
     let values = kernel::values(points).filter(|_| device == Device::Cpu && !products);
-    let others = comm.sum_of(f64::from(u8::from(values.is_none())));
+    let elsewhere = comm.any(values.is_none());
     Ok(match values {
-        Some(values) if others == 0.0 => {
+        Some(values) if !elsewhere => {
             let weights = weights.map(|weights| {
                 let here = weights.to_device(Device::Cpu).to_kind(Kind::Float);
                 Vec::try_from(&here).unwrap_or_default()

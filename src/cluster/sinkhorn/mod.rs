@@ -310,8 +310,7 @@ impl<'a> Problem<'a> {
         };
         let mut scaling = Scaling::new(self, start, options);
         // All go the same way.
-        let fits = 4 * self.scores.count() <= options.memory;
-        let fits = self.comm.sum_of(f64::from(u8::from(!fits))) == 0.0;
+        let fits = !self.comm.any(4 * self.scores.count() > options.memory);
         let mut converged = false;
         if options.solver == Solver::Auto && within_reach && fits && most > TRIAL {
             converged = scaling.run(tolerance, TRIAL);

@@ -57,10 +57,7 @@ impl<'p> Scaling<'p> {
         let count = problem.scores.count();
         let accelerated = options.solver != Solver::Sinkhorn;
         // All processes store alike, and so make the same passes.
-        let all_have = |bytes: usize| {
-            let lacking = bytes * count > options.memory;
-            problem.comm.sum_of(f64::from(u8::from(lacking))) == 0.0
-        };
+        let all_have = |bytes: usize| !problem.comm.any(bytes * count > options.memory);
         let fine = rounding(problem.all_rows, problem.k) <= options.tolerance;
         let mut scaling = Self {
             problem,
