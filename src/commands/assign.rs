@@ -1,7 +1,6 @@
 //! `assign`: labels for images, by a trained run.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -64,7 +63,7 @@ pub fn run(args: AssignArgs, ui: &Ui) -> Result<ExitStatus> {
         assigner.dim(),
         extractor.network.dim()
     );
-    let items = items(&config, Arc::new(find_images(&args.inputs)?))?;
+    let items = items(&config, find_images(&args.inputs)?)?;
     let mut output = Output::open(args.out.as_deref())?;
     let mut skipped = items.skipped().to_vec();
     let mut labelled = 0;

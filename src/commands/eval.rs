@@ -218,7 +218,7 @@ fn print(report: &Map<String, Value>) -> Result<ExitStatus> {
 
 /// What the run's method makes of images whose folders are classes.
 fn with_classes(config: &Config, set: ImageSet, place: &Path) -> Result<Arc<dyn Items>> {
-    let items = items(config, Arc::new(set))?;
+    let items = items(config, set)?;
     if items.classes().is_empty() {
         bail!(
             "'{}' has no classes: eval needs images in at least two folders, one for each class",

@@ -86,7 +86,7 @@ pub fn run(args: FeaturesArgs, ui: &Ui) -> Result<ExitStatus> {
     let mut set = find_images(inputs)?;
     leave_out_broken_lines(&mut set);
     let items: Arc<dyn Items> = match &config {
-        Some(config) => items(config, Arc::new(set))?,
+        Some(config) => items(config, set)?,
         None => Arc::new(set),
     };
     let paths = args.out.with_extension("paths.txt");
@@ -132,18 +132,17 @@ fn leave_out_broken_lines(set: &mut ImageSet) {
 fn pretrained(arch: &str, args: &FeaturesArgs, device: tch::Device, ui: &Ui) -> Result<Extractor> {
     let entry = model::find(arch).ok_or_else(|| unknown_arch(arch))?;
     tch::manual_seed(0);
-    let size = args.size.unwrap_or(entry.usual_size);
+    let size = args.size.unwrap_or(entry.input.size);
     let precision = precision(args.numbers.precision.unwrap_or_default(), device);
     let network = Network::new(entry, size, false, device, precision)?;
     match args.init.as_deref() {
         Some(init) => report_loaded(&network, init, ui)?,
         None => ui.warn("no --init: these are the features of an untrained network"),
     }
-    let store = if size <= 64 { size } else { size * 256 / 224 };
     Ok(Extractor {
         network,
         size,
-        store,
+        store: entry.input.kept(size),
         plain: PlainView::Centre,
     })
 }

@@ -1,7 +1,6 @@
 //! `preview`: what a method sees of images and what it predicts, as one picture.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -82,7 +81,7 @@ pub fn run(args: PreviewArgs, ui: &Ui) -> Result<ExitStatus> {
         let set = find_images(&[&args.place])?;
         (untrained(&args, &set, device)?, set, None)
     };
-    let items = items(&config, Arc::new(thinned(set, args.count)))?;
+    let items = items(&config, thinned(set, args.count))?;
     let data = load(items, &config, None, ui)?;
     let rows: Vec<u32> = (0..data.len() as u32).collect();
     let panels = panels(run.as_ref(), &config, device, &data, &rows, ui)?;

@@ -4,8 +4,8 @@
 use tch::Device;
 
 use super::{
-    CacheChoice, ClusterConfig, Config, DataConfig, Keep, ModelConfig, OutputConfig, PlainView,
-    RunInfo, Schedule, Settings, TrainConfig,
+    CacheChoice, ClusterConfig, Config, DataConfig, Interpolation, Keep, ModelConfig, OutputConfig,
+    PlainView, RunInfo, Schedule, Settings, TrainConfig,
 };
 use crate::device::{DeviceChoice, PrecisionChoice, describe};
 
@@ -190,6 +190,7 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             sobel: false,
             grey: false,
             plain: PlainView::Centre,
+            interpolation: Interpolation::Bilinear,
         },
         model: ModelConfig {
             arch: arch.clone(),

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{DeviceChoice, PrecisionChoice};
-pub use values::{CacheChoice, Inputs, Keep, PlainView, Schedule};
+pub use values::{CacheChoice, Inputs, Interpolation, Keep, PlainView, Schedule};
 
 /// Defines a section twice: resolved, and with optional fields.
 macro_rules! section {
@@ -75,6 +75,9 @@ section! {
         /// What of a kept square features are taken from.
         #[serde(default)]
         plain: PlainView,
+        /// How images are resized to be kept.
+        #[serde(default)]
+        interpolation: Interpolation,
     }
 }
 

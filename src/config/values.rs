@@ -66,6 +66,16 @@ pub enum PlainView {
     Whole,
 }
 
+/// How pixels between pixels are found where images are resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Interpolation {
+    #[default]
+    Bilinear,
+    /// Sharper: what most vision transformers were trained with.
+    Bicubic,
+}
+
 /// How the learning rate falls over a run, or over what a warm-up leaves of it; `t` runs from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

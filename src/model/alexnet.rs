@@ -13,15 +13,15 @@
 //! before the classifier (an identity at 224 px), so that one set of weights serves
 //! every size from 63 px, the smallest whose last map is not empty.
 
-use super::BackboneEntry;
 use super::layers::Window;
 use super::sequential::{HiddenLayer, Row, Sequential, Table};
+use super::{BackboneEntry, InputSpec};
 
 pub const ALEXNET: BackboneEntry = BackboneEntry {
     name: "alexnet",
     help: "DeepCluster's AlexNet with batch norm, from 63 px, made for 224 px",
     paper: "Caron et al., Deep Clustering for Unsupervised Learning of Visual Features, https://arxiv.org/abs/1807.05520",
-    usual_size: 224,
+    input: InputSpec::IMAGENET,
     min_size: 63,
     build: |path, shape| Box::new(Sequential::new(path, shape, &TABLE)),
 };

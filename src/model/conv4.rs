@@ -8,14 +8,14 @@
 use tch::{Kind, Tensor, nn};
 
 use super::layers::{Bias, ConvBn, Window, max_pool};
-use super::{Backbone, BackboneEntry, LayerWatch, Maps, MiddleLayer, Shape};
+use super::{Backbone, BackboneEntry, InputSpec, LayerWatch, Maps, MiddleLayer, Shape};
 
 /// The registry entry.
 pub const CONV4: BackboneEntry = BackboneEntry {
     name: "conv4",
     help: "four 3x3 convolutions of 64 filters, for thumbnails of 16 to 64 px",
     paper: "Snell et al., Prototypical Networks for Few-shot Learning, https://arxiv.org/abs/1703.05175",
-    usual_size: 32,
+    input: InputSpec::whole(32),
     min_size: 16,
     build: |path, shape| Box::new(Conv4::new(path, shape)),
 };

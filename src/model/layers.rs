@@ -58,6 +58,8 @@ pub struct ConvBn {
     /// `[c_out]`
     bias: Option<Tensor>,
     window: Window,
+    /// Channels are in so many groups, each convolved by itself.
+    groups: i64,
     /// None once it is folded into the convolution.
     norm: Option<nn::BatchNorm>,
 }
@@ -82,7 +84,16 @@ impl ConvBn {
             bias: (bias == Bias::Zero).then(|| conv.var("bias", &[c_out], nn::Init::Const(0.))),
             weight: conv.var("weight", &shape, CONV_INIT),
             window,
+            groups: 1,
             norm: Some(batch_norm(norm, c_out)),
+        }
+    }
+
+    /// Each of the channels by itself, without a bias.
+    pub fn depthwise(conv: nn::Path, norm: nn::Path, channels: i64, window: Window) -> Self {
+        Self {
+            groups: channels,
+            ..Self::new(conv, norm, (1, channels), window, Bias::None)
         }
     }
 
@@ -99,7 +110,7 @@ impl ConvBn {
             [stride; 2],
             [padding; 2],
             [1, 1],
-            1,
+            self.groups,
         );
         match &self.norm {
             Some(norm) => norm.forward_t(&map, train),
@@ -120,7 +131,12 @@ impl ConvBn {
         sum.relu_()
     }
 
-    /// The same in one kernel of cuDNN in place of three or four, for a folded convolution on CUDA.
+    /// [`Self::forward`] cut to 0..6.
+    pub fn forward_relu6(&self, map: &Tensor, train: bool) -> Tensor {
+        self.forward(map, train).clamp_(0.0, 6.0)
+    }
+
+    /// [`Self::forward_relu`] in one kernel of cuDNN in place of three or four, for a folded convolution on CUDA.
     fn fused(&self, map: &Tensor, shortcut: Option<&Tensor>) -> Option<Tensor> {
         if self.norm.is_some() || !matches!(map.device(), Device::Cuda(_)) {
             return None;
@@ -128,7 +144,9 @@ impl ConvBn {
         let (stride, padding) = ([self.window.stride; 2], [self.window.padding; 2]);
         let (weight, bias) = (&self.weight, self.bias.as_ref());
         match shortcut {
-            None => map.f_cudnn_convolution_relu(weight, bias, stride, padding, [1, 1], 1),
+            None => {
+                map.f_cudnn_convolution_relu(weight, bias, stride, padding, [1, 1], self.groups)
+            }
             Some(shortcut) => map.f_cudnn_convolution_add_relu(
                 weight,
                 shortcut,
@@ -137,7 +155,7 @@ impl ConvBn {
                 stride,
                 padding,
                 [1, 1],
-                1,
+                self.groups,
             ),
         }
         .ok()
@@ -150,8 +168,8 @@ impl ConvBn {
             return Self {
                 weight: self.weight.to_kind(kind),
                 bias: self.bias.as_ref().map(|bias| bias.to_kind(kind)),
-                window: self.window,
                 norm: None,
+                ..*self
             };
         };
         tch::no_grad(|| {
@@ -170,8 +188,8 @@ impl ConvBn {
             Self {
                 weight: (&self.weight * scale.view([-1, 1, 1, 1])).to_kind(kind),
                 bias: Some(shift.to_kind(kind)),
-                window: self.window,
                 norm: None,
+                ..*self
             }
         })
     }

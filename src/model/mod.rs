@@ -8,8 +8,10 @@ pub mod alexnet;
 pub mod conv4;
 pub mod decoder;
 pub mod heads;
+pub mod input;
 pub mod lab;
 pub mod layers;
+pub mod mobilenet;
 pub mod network;
 pub mod resnet;
 mod sequential;
@@ -20,6 +22,7 @@ pub mod weights;
 use tch::{Device, Kind, Tensor, nn};
 
 pub use heads::{LinearHead, MultiHead, TwoLayerHead};
+pub use input::InputSpec;
 pub use sobel::sobel;
 
 /// A network without its classification head. Images are NCHW; their kind, f32 or bf16, is that of
@@ -134,8 +137,8 @@ pub struct BackboneEntry {
     pub help: &'static str,
     /// Authors, title and arXiv link.
     pub paper: &'static str,
-    /// Side of the input that it was made for, in pixels.
-    pub usual_size: usize,
+    /// How images are prepared for it.
+    pub input: InputSpec,
     /// Smallest side of the input, in pixels.
     pub min_size: usize,
     build: fn(&nn::Path, &Shape) -> Box<dyn Backbone>,
@@ -172,6 +175,7 @@ impl BackboneEntry {
 /// Every backbone, smallest first.
 pub const BACKBONES: &[BackboneEntry] = &[
     conv4::CONV4,
+    mobilenet::MOBILENET_V2,
     resnet::RESNET18,
     resnet::RESNET34,
     resnet::RESNET50,

@@ -5,63 +5,10 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor, nn};
 
+use super::input::Input;
 use super::weights::{self, LoadReport, WeightsError};
-use super::{Backbone, BackboneEntry, Maps, Shape, ShapeError, sobel, store_on};
+use super::{Backbone, BackboneEntry, InputSpec, Maps, Shape, ShapeError, store_on};
 use crate::device::Precision;
-
-/// Mean and deviation of ImageNet's R, G and B in 0..1: torchvision's normalisation, so that its
-/// weights can be used and ours can be used there.
-pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-pub const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
-
-/// What is done to images before the backbone sees them.
-#[derive(Debug)]
-struct Input {
-    sobel: bool,
-    grey: bool,
-    /// What the backbone computes in.
-    kind: Kind,
-    /// `[1, 3, 1, 1]`
-    scale: Tensor,
-    shift: Tensor,
-}
-
-impl Input {
-    fn new(sobel: bool, kind: Kind, device: Device) -> Self {
-        let channel = |values: [f32; 3]| {
-            Tensor::from_slice(&values)
-                .view([1, 3, 1, 1])
-                .to_device(device)
-        };
-        Self {
-            sobel,
-            grey: false,
-            kind,
-            scale: channel(DEVIATION.map(f32::recip)),
-            shift: channel([0, 1, 2].map(|c| -MEAN[c] / DEVIATION[c])),
-        }
-    }
-
-    fn prepare(&self, images: &Tensor) -> Tensor {
-        let seen = match self.grey {
-            true => images.mean_dim(1, true, Kind::Float).expand_as(images),
-            false => images.shallow_clone(),
-        };
-        let normalised = seen * &self.scale + &self.shift;
-        let input = if self.sobel {
-            sobel(&normalised)
-        } else {
-            normalised
-        };
-        // libtorch's channels-last order (NHWC in memory), which convolutions keep from layer to
-        // layer: a training epoch of conv4 takes 67 s with it and 88 s without, on two cores.
-        input
-            .to_kind(self.kind)
-            .permute([0, 2, 3, 1])
-            .contiguous()
-            .permute([0, 3, 1, 2])
-    }
-}
 
 /// A feature extractor for images in 0..1.
 #[derive(Debug)]
@@ -69,6 +16,8 @@ pub struct Network {
     /// The backbone's parameters and running statistics, under torchvision's names.
     pub store: nn::VarStore,
     pub backbone: Box<dyn Backbone>,
+    /// How the images of its published weights were prepared.
+    pub spec: InputSpec,
     input: Input,
 }
 
@@ -93,7 +42,8 @@ impl Network {
         Ok(Self {
             backbone: backbone?,
             store,
-            input: Input::new(sobel, precision.kind(), device),
+            spec: entry.input,
+            input: Input::new(&entry.input, sobel, precision.kind(), device),
         })
     }
 
@@ -156,22 +106,9 @@ impl Network {
 
     /// The network as it is now, for inference alone.
     pub fn for_inference(&self) -> InferenceNetwork {
-        let Input {
-            sobel,
-            grey,
-            kind,
-            scale,
-            shift,
-        } = &self.input;
         InferenceNetwork {
-            backbone: self.backbone.folded(*kind),
-            input: Input {
-                sobel: *sobel,
-                grey: *grey,
-                kind: *kind,
-                scale: scale.shallow_clone(),
-                shift: shift.shallow_clone(),
-            },
+            backbone: self.backbone.folded(self.input.kind),
+            input: self.input.clone(),
         }
     }
 
@@ -213,6 +150,6 @@ impl InferenceNetwork {
     }
 
     pub fn device(&self) -> Device {
-        self.input.scale.device()
+        self.input.device()
     }
 }

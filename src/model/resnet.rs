@@ -14,7 +14,7 @@
 use tch::{Kind, Tensor, nn};
 
 use super::layers::{Bias, ConvBn, Window, max_pool};
-use super::{Backbone, BackboneEntry, LayerWatch, Maps, MiddleLayer, Shape};
+use super::{Backbone, BackboneEntry, InputSpec, LayerWatch, Maps, MiddleLayer, Shape};
 
 const PAPER: &str =
     "He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385";
@@ -29,7 +29,7 @@ pub const RESNET18: BackboneEntry = BackboneEntry {
     name: "resnet18",
     help: "ResNet-18, torchvision's, 512 features; a 3x3 stem up to 64 px",
     paper: PAPER,
-    usual_size: 224,
+    input: InputSpec::IMAGENET,
     min_size: MIN_SIZE,
     build: |path, shape| Box::new(ResNet::new(path, shape, BlockKind::Basic, [2, 2, 2, 2])),
 };
@@ -38,7 +38,7 @@ pub const RESNET34: BackboneEntry = BackboneEntry {
     name: "resnet34",
     help: "ResNet-34, torchvision's, 512 features; a 3x3 stem up to 64 px",
     paper: PAPER,
-    usual_size: 224,
+    input: InputSpec::IMAGENET,
     min_size: MIN_SIZE,
     build: |path, shape| Box::new(ResNet::new(path, shape, BlockKind::Basic, [3, 4, 6, 3])),
 };
@@ -47,7 +47,7 @@ pub const RESNET50: BackboneEntry = BackboneEntry {
     name: "resnet50",
     help: "ResNet-50, torchvision's, 2048 features; a 3x3 stem up to 64 px",
     paper: PAPER,
-    usual_size: 224,
+    input: InputSpec::IMAGENET,
     min_size: MIN_SIZE,
     build: |path, shape| {
         Box::new(ResNet::new(

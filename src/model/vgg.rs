@@ -7,15 +7,15 @@
 //! Parameters: `features.N` (convolutions and batch norms), `classifier.{0,3}`. The
 //! last map is averaged to 7 x 7 (an identity at 224 px).
 
-use super::BackboneEntry;
 use super::layers::Window;
 use super::sequential::{HiddenLayer, Row, Sequential, Table};
+use super::{BackboneEntry, InputSpec};
 
 pub const VGG16: BackboneEntry = BackboneEntry {
     name: "vgg16",
     help: "VGG-16 with batch norm, torchvision's vgg16_bn, from 32 px, made for 224 px",
     paper: "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, https://arxiv.org/abs/1409.1556",
-    usual_size: 224,
+    input: InputSpec::IMAGENET,
     min_size: 32,
     build: |path, shape| Box::new(Sequential::new(path, shape, &TABLE)),
 };

@@ -231,9 +231,10 @@ pub fn find_method(name: &str) -> Result<&'static MethodEntry> {
 }
 
 /// What the method that `config` names learns from, made of the user's images.
-pub fn items(config: &Config, images: Arc<ImageSet>) -> Result<Arc<dyn Items>> {
+pub fn items(config: &Config, mut images: ImageSet) -> Result<Arc<dyn Items>> {
     let entry = find_method(&config.train.method)?;
-    Ok((entry.items)(&config.method, images))
+    images.interpolation = config.data.interpolation;
+    Ok((entry.items)(&config.method, Arc::new(images)))
 }
 
 /// The method that `config` describes, untrained, around `network`.

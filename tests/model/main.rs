@@ -4,6 +4,7 @@ mod backbones;
 #[path = "../common/mod.rs"]
 mod common;
 mod heads;
+mod torch_file;
 mod weights;
 
 use std::path::{Path, PathBuf};

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ssl_cluster::model::weights::{
-    LoadReport, Problem, WeightsError, canonical_name, load_into, named_variables, read, save_bytes,
+    LoadReport, Problem, WeightsError, canonical_name, load_into, named_variables, read,
+    save_bytes, shapes,
 };
 use tch::{Device, Kind, Tensor, nn};
 
@@ -217,21 +218,49 @@ fn a_pytorch_state_dict_is_read() {
 }
 
 #[test]
-fn a_pytorch_checkpoint_that_cannot_be_read_names_the_cure() {
+fn a_training_scripts_checkpoint_is_read() {
+    let file = read(&fixture("checkpoint.pt")).unwrap();
+    let vs = nn::VarStore::new(Device::Cpu);
+    let weight = (&vs.root() / 0).zeros("weight", &[2, 1, 1, 1]);
+    let report = load(&vs, &file.tensors).unwrap();
+    assert!(weight.equal(&filled("0.weight", &[2, 1, 1, 1])));
+    assert!(
+        report
+            .unexpected
+            .contains(&"state_dict.module.1.bias".into())
+    );
+}
+
+#[test]
+fn shapes_are_told_without_the_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vs, _) = build("conv4", 28, 3);
+    for path in [saved(&dir, &named_variables(&vs)), fixture("state_dict.pt")] {
+        let whole = read(&path).unwrap().tensors.into_iter();
+        let sides = |tensor: &Tensor| tensor.size().iter().map(|&side| side as usize).collect();
+        let expected: BTreeMap<String, Vec<usize>> =
+            whole.map(|(name, tensor)| (name, sides(&tensor))).collect();
+        assert_eq!(shapes(&path).unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_pytorch_file_that_cannot_be_read_names_the_cure() {
     let dir = tempfile::tempdir().unwrap();
     let garbage = dir.path().join("garbage.pth");
     std::fs::write(&garbage, b"PK\x03\x04 not a zip file").unwrap();
     let truncated = dir.path().join("truncated.pt");
     let whole = std::fs::read(fixture("state_dict.pt")).unwrap();
     std::fs::write(&truncated, &whole[..whole.len() / 2]).unwrap();
-    for path in [fixture("checkpoint.pt"), garbage, truncated] {
+    for path in [garbage, truncated] {
         let message = read(&path).unwrap_err().to_string();
         let name = path.file_name().unwrap().to_str().unwrap();
         assert!(
-            message.contains(name) && message.contains("save_file"),
+            message.contains(name) && message.contains("copy or download"),
             "{message}"
         );
         assert!(!message.contains('\n'), "{message}");
+        assert!(shapes(&path).is_err());
     }
     let absent = dir.path().join("absent.pt");
     assert!(matches!(read(&absent), Err(WeightsError::Io { .. })));

@@ -5,7 +5,6 @@ mod sheets;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
@@ -115,7 +114,7 @@ fn some_of(images: usize) -> Vec<u32> {
 
 /// What the method of a run that is not in memory shows of some images.
 fn seen_again(run: &RunDir, config: &Config, ui: &Ui) -> Result<Vec<Panel>> {
-    let items = items(config, Arc::new(thinned(images_of_run(config)?, SEEN)))?;
+    let items = items(config, thinned(images_of_run(config)?, SEEN))?;
     let cache = Cache::of_user(CacheChoice::Ram);
     let data = Dataset::load(items, config.data.store, &cache, None, &Silent)?;
     if data.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use image::RgbImage;
 
 use crate::commands::inputs::images_of_run;
-use crate::config::Config;
+use crate::config::{Config, Interpolation};
 use crate::data::Dataset;
 use crate::data::decode::{self, centre_square};
 use crate::data::source::ImageSet;
@@ -134,5 +134,5 @@ impl<'a> Thumbs<'a> {
 
 fn shrink(image: &RgbImage) -> Option<RgbImage> {
     let short = image.width().min(image.height());
-    centre_square(image, short.min(THUMB)).ok()
+    centre_square(image, short.min(THUMB), Interpolation::Bilinear).ok()
 }

@@ -98,7 +98,7 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
             init.display()
         ));
     }
-    let items = items(&config, Arc::new(set))?;
+    let items = items(&config, set)?;
     let run = RunDir::create(&out)?;
     let profile = profile_of(args, device);
     // On a CPU decoding and the network would be in each other's way.
@@ -174,7 +174,7 @@ fn resume(args: &TrainArgs, path: &Path, ui: &Ui) -> Result<ExitStatus> {
     find_method(&config.train.method)?;
     let device = device::select(args.machine.device.unwrap_or(config.train.device))?;
     device::set_threads(Some(args.machine.threads.unwrap_or(config.train.threads)));
-    let items = items(&config, Arc::new(images_of_run(&config)?))?;
+    let items = items(&config, images_of_run(&config)?)?;
     let profile = profile_of(args, device);
     let data = profile.time(Part::Decode, || load(items, &config, None, ui))?;
     report_skipped(

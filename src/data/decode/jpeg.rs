@@ -14,6 +14,7 @@ use super::error::DecodeError;
 use super::limits::{MAX_ALLOC, MAX_SIDE};
 use super::planes;
 use super::resize::centre_square_into;
+use crate::config::Interpolation;
 
 /// Whether a file's first bytes are those of a JPEG.
 pub(super) fn is_jpeg(bytes: &[u8]) -> bool {
@@ -31,15 +32,23 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
 /// The centre square of the image, `[side, side, 3]`, into `target`. What is large is decoded at the
 /// smallest of the scales 1, 1/2, 1/4 and 1/8 at which both sides have at least `side` pixels (other
 /// eighths, which would be nearer, take longer than a whole decoding: their transforms are not
-/// vectorised); else an upright image in colour of the usual kind is made from its planes.
+/// vectorised); else an upright image in colour of the usual kind is made from its planes, where that is to be
+/// bilinear.
 ///
 /// # Errors
 /// As [`decode`].
-pub(super) fn square_into(bytes: &[u8], side: u32, target: &mut [u8]) -> Result<(), DecodeError> {
+pub(super) fn square_into(
+    bytes: &[u8],
+    side: u32,
+    interpolation: Interpolation,
+    target: &mut [u8],
+) -> Result<(), DecodeError> {
     let mut decoder = decoder(bytes)?;
     if let Some(denominator) = denominator(&decoder, side) {
         decoder.set_scale(ScalingFactor::try_new(1, denominator)?);
-    } else if let Some(halved) = usual(&decoder) {
+    } else if interpolation == Interpolation::Bilinear
+        && let Some(halved) = usual(&decoder)
+    {
         let raw = decoder.decode_raw()?;
         let planes = std::array::from_fn(|index| planes::Plane {
             values: &raw.planes[index],
@@ -49,7 +58,7 @@ pub(super) fn square_into(bytes: &[u8], side: u32, target: &mut [u8]) -> Result<
         planes::square_into(&planes, size, halved, side as usize, target);
         return Ok(());
     }
-    centre_square_into(&rgb(decoder)?, side, target)
+    centre_square_into(&rgb(decoder)?, side, interpolation, target)
 }
 
 fn rgb(mut decoder: Decoder) -> Result<RgbImage, DecodeError> {

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use image::{ImageDecoder, ImageReader, RgbImage};
 
+use crate::config::Interpolation;
 pub use error::DecodeError;
 pub(super) use limits::checked_length;
 pub use resize::centre_square;
@@ -65,10 +66,15 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
 }
 
 /// The centre square of an image file's `bytes`, `[side, side, 3]`, into `target`.
-pub fn square_into(bytes: &[u8], side: u32, target: &mut [u8]) -> Result<(), DecodeError> {
+pub fn square_into(
+    bytes: &[u8],
+    side: u32,
+    interpolation: Interpolation,
+    target: &mut [u8],
+) -> Result<(), DecodeError> {
     guarded(bytes, || match jpeg::is_jpeg(bytes) {
-        true => jpeg::square_into(bytes, side, target),
-        false => resize::centre_square_into(&other::decode(bytes)?, side, target),
+        true => jpeg::square_into(bytes, side, interpolation, target),
+        false => resize::centre_square_into(&other::decode(bytes)?, side, interpolation, target),
     })
 }
 

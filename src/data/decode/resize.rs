@@ -6,12 +6,17 @@ use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
 use super::error::DecodeError;
+use crate::config::Interpolation;
 
-/// The centre square of an image, resized to `side` x `side` with antialiasing (bilinear, as
-/// Pillow's): the short side is scaled to `side` and the long one cropped.
-pub fn centre_square(image: &RgbImage, side: u32) -> Result<RgbImage, DecodeError> {
+/// The centre square of an image, resized to `side` x `side` with antialiasing (as Pillow's): the short
+/// side is scaled to `side` and the long one cropped.
+pub fn centre_square(
+    image: &RgbImage,
+    side: u32,
+    interpolation: Interpolation,
+) -> Result<RgbImage, DecodeError> {
     let mut square = vec![0; side as usize * side as usize * 3];
-    centre_square_into(image, side, &mut square)?;
+    centre_square_into(image, side, interpolation, &mut square)?;
     RgbImage::from_raw(side, side, square).ok_or(DecodeError::Empty)
 }
 
@@ -19,6 +24,7 @@ pub fn centre_square(image: &RgbImage, side: u32) -> Result<RgbImage, DecodeErro
 pub(super) fn centre_square_into(
     image: &RgbImage,
     side: u32,
+    interpolation: Interpolation,
     target: &mut [u8],
 ) -> Result<(), DecodeError> {
     let (width, height) = image.dimensions();
@@ -32,8 +38,12 @@ pub(super) fn centre_square_into(
         .map_err(|error| refused(&error))?;
     let mut target =
         TypedImage::<U8x3>::from_buffer(side, side, target).map_err(|error| refused(&error))?;
+    let filter = match interpolation {
+        Interpolation::Bilinear => FilterType::Bilinear,
+        Interpolation::Bicubic => FilterType::CatmullRom,
+    };
     let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
+        .resize_alg(ResizeAlg::Convolution(filter))
         .crop(
             (f64::from(width) - short) / 2.0,
             (f64::from(height) - short) / 2.0,

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{self, DecodeError};
 use super::items::Items;
+use crate::config::Interpolation;
 pub use order::natural_order;
 use shard::Shard;
 
@@ -67,6 +68,8 @@ pub struct ImageSet {
     pub skipped: Vec<Skipped>,
     /// Files in directories and shards whose names are not those of images.
     pub others: usize,
+    /// How they are resized.
+    pub interpolation: Interpolation,
 }
 
 /// An input that cannot be listed.
@@ -189,7 +192,15 @@ impl Items for ImageSet {
     }
 
     fn read(&self, item: usize, side: usize, out: &mut [u8]) -> Result<(), DecodeError> {
-        decode::square_into(&self.bytes(item)?, side as u32, out)
+        let bytes = self.bytes(item)?;
+        decode::square_into(&bytes, side as u32, self.interpolation, out)
+    }
+
+    fn kind(&self) -> &str {
+        match self.interpolation {
+            Interpolation::Bilinear => "",
+            Interpolation::Bicubic => "bicubic",
+        }
     }
 
     /// Path, size and time of change.

@@ -1,4 +1,4 @@
-//! Weights on disk: safetensors in and out, PyTorch's dictionaries of tensors in.
+//! Weights on disk: safetensors in and out, PyTorch's own files in.
 //!
 //! Format: <https://github.com/huggingface/safetensors>. Reading never runs code and
 //! never trusts a header; loading compares names and shapes before the first number is
@@ -7,13 +7,14 @@
 mod load;
 mod read;
 mod save;
+pub mod torch_file;
 
 use std::path::PathBuf;
 
 pub use load::{
     LoadReport, PREFIXES, Problem, all_finite, canonical_name, load_into, named_variables, prefixed,
 };
-pub use read::{Weights, read};
+pub use read::{Weights, read, shapes};
 pub use save::{save, save_bytes};
 
 /// Why weights could not be read, written or loaded.
@@ -46,15 +47,12 @@ pub enum WeightsError {
         shape: Vec<usize>,
         reason: String,
     },
-    /// A `.pt` file that libtorch's reader does not take.
-    #[error(
-        "cannot read {} as a dictionary of tensors ({reason}); convert it in Python: \
-         safetensors.torch.save_file(torch.load(\"{}\", map_location=\"cpu\"), \
-         \"weights.safetensors\"), with [\"state_dict\"] after torch.load(...) where \
-         the weights are nested in a training script's checkpoint",
-        path.display(), path.display()
-    )]
-    StateDict { path: PathBuf, reason: String },
+    /// A file of PyTorch's that is damaged, or holds something else.
+    #[error("cannot use {}: {source}", path.display())]
+    TorchFile {
+        path: PathBuf,
+        source: torch_file::TorchFileError,
+    },
     /// The file does not fit the network. Nothing was copied.
     #[error("{}", load::describe_misfit(path, problems, unexpected))]
     Misfit {

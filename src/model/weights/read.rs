@@ -1,13 +1,16 @@
 //! A file of weights to named tensors.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::tensor::{Metadata, TensorView};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use tch::{Kind, Tensor};
 
 use super::WeightsError;
+use super::torch_file::{self, TorchFileError};
 
 /// What a file of weights holds.
 #[derive(Debug)]
@@ -18,38 +21,107 @@ pub struct Weights {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Reads a safetensors file, or a PyTorch file when the name ends in `.pt` or `.pth`.
-/// Takes about twice the file's size in memory.
-///
-/// Of PyTorch files libtorch reads a plain `dict` of tensors only,
-/// `torch.save(dict(model.state_dict()), "weights.pt")`: neither an `OrderedDict`, which
-/// `state_dict()` itself is, nor a nested checkpoint. Their error says how to convert.
+/// Reads a safetensors file, or one that PyTorch's `torch.save` wrote ([`torch_file`]): the content tells
+/// which. Takes about twice the file's size in memory.
 ///
 /// # Errors
-/// [`WeightsError::Io`], [`WeightsError::Damaged`], [`WeightsError::Tensor`], and
-/// [`WeightsError::StateDict`] for PyTorch files that are no plain `dict` of tensors.
+/// [`WeightsError::Io`], [`WeightsError::Damaged`], [`WeightsError::Tensor`], [`WeightsError::TorchFile`].
 pub fn read(path: &Path) -> Result<Weights, WeightsError> {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
-    if ["pt", "pth"]
-        .iter()
-        .any(|e| extension.eq_ignore_ascii_case(e))
-    {
-        read_state_dict(path)
-    } else {
-        read_safetensors(path)
+    let bytes = std::fs::read(path).map_err(|source| io(path, source))?;
+    match is_torch_file(&bytes) {
+        true => read_torch_file(path, &bytes),
+        false => read_safetensors(path, &bytes),
     }
 }
 
-fn read_safetensors(path: &Path) -> Result<Weights, WeightsError> {
-    let damaged = |source| WeightsError::Damaged {
-        path: path.into(),
-        source,
-    };
-    let file = std::fs::read(path).map_err(|source| io(path, source))?;
-    let (_, header) = SafeTensors::read_metadata(&file).map_err(damaged)?;
+/// The shapes of a file's tensors by name, without their numbers: quick for files of gigabytes.
+///
+/// # Errors
+/// As [`read`].
+pub fn shapes(path: &Path) -> Result<BTreeMap<String, Vec<usize>>, WeightsError> {
+    let failed = |source| io(path, source);
+    let mut file = File::open(path).map_err(failed)?;
+    let mut start = Vec::new();
+    file.by_ref()
+        .take(SIGNATURE as u64)
+        .read_to_end(&mut start)
+        .map_err(failed)?;
+    file.rewind().map_err(failed)?;
+    if is_torch_file(&start) {
+        let names =
+            torch_file::names(BufReader::new(file)).map_err(|source| refused(path, source))?;
+        return Ok(names
+            .into_iter()
+            .map(|(name, (_, shape))| (name, shape))
+            .collect());
+    }
+    let header = safetensors_header(&mut file).map_err(failed)?;
+    let metadata: Metadata = serde_json::from_slice(&header)
+        .map_err(|error| damaged(path, SafeTensorError::InvalidHeaderDeserialization(error)))?;
+    let tensors = metadata.tensors().into_iter();
+    Ok(tensors
+        .map(|(name, info)| (name, info.shape.clone()))
+        .collect())
+}
+
+/// Bytes from which a file's kind is told.
+const SIGNATURE: usize = 9;
+/// A longer header is refused by the format's own reader.
+const MOST_HEADER: u64 = 100_000_000;
+
+/// A safetensors file begins with the length of its header, whose first byte follows; all others are
+/// PyTorch's where they look like it.
+fn is_torch_file(start: &[u8]) -> bool {
+    let safetensors = start.get(SIGNATURE - 1) == Some(&b'{');
+    !safetensors && torch_file::looks_like(start)
+}
+
+/// The header's JSON, or as much of it as there is.
+fn safetensors_header(file: &mut File) -> std::io::Result<Vec<u8>> {
+    let (mut length, mut header) = ([0; 8], Vec::new());
+    file.read_exact(&mut length)?;
+    let length = u64::from_le_bytes(length).min(MOST_HEADER);
+    file.take(length).read_to_end(&mut header)?;
+    Ok(header)
+}
+
+fn read_torch_file(path: &Path, bytes: &[u8]) -> Result<Weights, WeightsError> {
+    let file = torch_file::read(bytes).map_err(|source| refused(path, source))?;
+    let tensors = file.tensors.into_iter().map(|(name, raw)| {
+        let kind = match raw.dtype {
+            torch_file::Dtype::Bool => Kind::Bool,
+            torch_file::Dtype::U8 => Kind::Uint8,
+            torch_file::Dtype::I8 => Kind::Int8,
+            torch_file::Dtype::I16 => Kind::Int16,
+            torch_file::Dtype::I32 => Kind::Int,
+            torch_file::Dtype::I64 => Kind::Int64,
+            torch_file::Dtype::F16 => Kind::Half,
+            torch_file::Dtype::BF16 => Kind::BFloat16,
+            torch_file::Dtype::F32 => Kind::Float,
+            torch_file::Dtype::F64 => Kind::Double,
+        };
+        let tensor =
+            filled(&raw.bytes, &raw.shape, kind).map_err(|reason| WeightsError::Tensor {
+                path: path.into(),
+                name: name.clone(),
+                dtype: format!("{:?}", raw.dtype),
+                shape: raw.shape.clone(),
+                reason,
+            })?;
+        Ok((name, tensor))
+    });
+    Ok(Weights {
+        tensors: tensors.collect::<Result<_, WeightsError>>()?,
+        metadata: BTreeMap::new(),
+    })
+}
+
+fn read_safetensors(path: &Path, bytes: &[u8]) -> Result<Weights, WeightsError> {
+    let damaged = |source| damaged(path, source);
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
     let metadata = header.metadata().iter().flatten();
     let metadata = metadata.map(|(k, v)| (k.clone(), v.clone())).collect();
-    let tensors = SafeTensors::deserialize(&file)
+    let tensors = SafeTensors::deserialize(bytes)
         .map_err(damaged)?
         .iter()
         .map(|(name, view)| {
@@ -81,8 +153,13 @@ fn tensor(view: &TensorView) -> Result<Tensor, String> {
         Dtype::F64 => Kind::Double,
         _ => return Err("its type is not supported".into()),
     };
-    let shape = sides(view.shape()).ok_or("its shape is too large")?;
-    Tensor::f_from_data_size(view.data(), &shape, kind).map_err(|error| error.to_string())
+    filled(view.data(), view.shape(), kind)
+}
+
+/// A tensor of these bytes, or the reason why there is none.
+fn filled(bytes: &[u8], shape: &[usize], kind: Kind) -> Result<Tensor, String> {
+    let shape = sides(shape).ok_or("its shape is too large")?;
+    Tensor::f_from_data_size(bytes, &shape, kind).map_err(|error| error.to_string())
 }
 
 /// The shape as libtorch wants it. A shape such as `[0, 2^62, 2^62]` holds no numbers,
@@ -94,30 +171,17 @@ fn sides(shape: &[usize]) -> Option<Vec<i64>> {
     shape.iter().map(|&side| i64::try_from(side).ok()).collect()
 }
 
-fn read_state_dict(path: &Path) -> Result<Weights, WeightsError> {
-    // libtorch reports a missing file like a damaged one.
-    std::fs::File::open(path).map_err(|source| io(path, source))?;
-    let tensors = Tensor::loadz_multi(path)
-        .map_err(|error| WeightsError::StateDict {
-            path: path.into(),
-            reason: reason(&error.to_string()),
-        })?
-        .into_iter()
-        .collect();
-    Ok(Weights {
-        tensors,
-        metadata: BTreeMap::new(),
-    })
+fn refused(path: &Path, source: TorchFileError) -> WeightsError {
+    WeightsError::TorchFile {
+        path: path.into(),
+        source,
+    }
 }
 
-/// libtorch's message without the C++ stack trace that follows it. A failed assertion
-/// of its reader asks to report a bug in PyTorch, but the file is what differs.
-fn reason(message: &str) -> String {
-    let first = message.lines().next().unwrap_or_default();
-    if first.contains("ASSERT FAILED") {
-        "it holds something else, such as an OrderedDict or a whole checkpoint".into()
-    } else {
-        first.into()
+fn damaged(path: &Path, source: SafeTensorError) -> WeightsError {
+    WeightsError::Damaged {
+        path: path.into(),
+        source,
     }
 }
 
