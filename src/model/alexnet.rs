@@ -13,9 +13,9 @@
 //! before the classifier (an identity at 224 px), so that one set of weights serves
 //! every size from 63 px, the smallest whose last map is not empty.
 
-use super::BackboneEntry;
 use super::layers::Window;
 use super::sequential::{HiddenLayer, Row, Sequential, Table};
+use super::{BackboneEntry, Colours};
 
 pub const ALEXNET: BackboneEntry = BackboneEntry {
     name: "alexnet",
@@ -23,6 +23,10 @@ pub const ALEXNET: BackboneEntry = BackboneEntry {
     paper: "Caron et al., Deep Clustering for Unsupervised Learning of Visual Features, https://arxiv.org/abs/1807.05520",
     usual_size: 224,
     min_size: 63,
+    multiple_of: 1,
+    smaller: None,
+    colours: Colours::IMAGENET,
+    adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(Sequential::new(path, shape, &TABLE)),
 };
 

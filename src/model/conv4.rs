@@ -8,7 +8,7 @@
 use tch::{Kind, Tensor, nn};
 
 use super::layers::{Bias, ConvBn, Window, max_pool};
-use super::{Backbone, BackboneEntry, LayerWatch, Maps, MiddleLayer, Shape};
+use super::{Backbone, BackboneEntry, Colours, LayerWatch, Maps, MiddleLayer, Shape};
 
 /// The registry entry.
 pub const CONV4: BackboneEntry = BackboneEntry {
@@ -17,6 +17,10 @@ pub const CONV4: BackboneEntry = BackboneEntry {
     paper: "Snell et al., Prototypical Networks for Few-shot Learning, https://arxiv.org/abs/1703.05175",
     usual_size: 32,
     min_size: 16,
+    multiple_of: 1,
+    smaller: None,
+    colours: Colours::IMAGENET,
+    adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(Conv4::new(path, shape)),
 };
 

@@ -17,6 +17,8 @@ mod sobel;
 pub mod vgg;
 pub mod weights;
 
+use std::collections::BTreeMap;
+
 use tch::{Device, Kind, Tensor, nn};
 
 pub use heads::{LinearHead, MultiHead, TwoLayerHead};
@@ -43,17 +45,17 @@ pub trait Backbone: std::fmt::Debug + Send {
 
     /// The last hidden layer `[b, dim]` of maps, *before* its final ReLU: what
     /// DeepCluster clusters (`facebookresearch/deepcluster`, `main.py`). For residual
-    /// networks these are the pooled features.
+    /// networks these are the pooled features, for transformers the class token.
     fn hidden(&self, maps: &Maps, train: bool) -> Tensor;
 
     /// What a classification head sees, `[b, dim]`: the ReLU of `hidden` for Conv4, AlexNet
-    /// and VGG, `hidden` itself for residual networks.
+    /// and VGG, `hidden` itself for residual networks and transformers.
     fn activate(&self, hidden: &Tensor) -> Tensor {
         hidden.shallow_clone()
     }
 
-    /// The same network for inference alone, in `kind`, with batch norm folded into the convolutions
-    /// before it. It does not follow when this one learns.
+    /// The same network for inference alone, in `kind`, with batch norm and layer scale folded into the layers
+    /// before them. It does not follow when this one learns.
     fn folded(&self, kind: Kind) -> Box<dyn Backbone>;
 
     /// Channels of [`Maps::last`].
@@ -69,8 +71,9 @@ pub trait Backbone: std::fmt::Debug + Send {
 /// What a backbone makes of images before its last layers.
 #[derive(Debug)]
 pub struct Maps {
-    /// The last map `[b, channels, h, w]`, in the kind of the input: convolutional features (after their ReLU,
-    /// but for Conv4, whose hidden layer this is), or a transformer's patch tokens where they lie.
+    /// The last map `[b, channels, h, w]`, in the kind of the input: convolutional features (after their ReLU where
+    /// they have one, but for Conv4, whose hidden layer this is), or a transformer's patch tokens where they lie,
+    /// after its last norm.
     pub last: Tensor,
     /// A transformer's class token `[b, channels]`.
     pub token: Option<Tensor>,
@@ -90,8 +93,8 @@ pub struct MiddleLayer {
     pub channels: i64,
 }
 
-/// Is shown the number of a middle layer and its map `[b, channels, h, w]`, after ReLU and pooling, in the kind
-/// of the input.
+/// Is shown the number of a middle layer and its map `[b, channels, h, w]`, after ReLU and pooling where it has
+/// them, in the kind of the input.
 pub type LayerWatch<'a> = dyn FnMut(usize, &Tensor) + 'a;
 
 /// The images that a backbone is built for.
@@ -117,12 +120,43 @@ pub enum ShapeError {
         min_size: usize,
         size: i64,
     },
+    /// Patches would not cover the image.
+    #[error(
+        "{backbone} sees patches of {patch} px: give a --size that is a multiple, such as {}",
+        nearest_multiple(*size, *patch)
+    )]
+    NoMultiple {
+        backbone: &'static str,
+        patch: usize,
+        size: i64,
+    },
     /// No input channel.
     #[error("{backbone} needs at least one input channel, but {in_channels} were asked for")]
     NoChannels {
         backbone: &'static str,
         in_channels: i64,
     },
+}
+
+/// The multiple of `step` that is closest to `size`, and not zero.
+fn nearest_multiple(size: i64, step: usize) -> i64 {
+    let step = step as i64;
+    ((size + step / 2) / step).max(1) * step
+}
+
+/// Mean and deviation of R, G and B in 0..1, by which images are normalised.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Colours {
+    pub mean: [f32; 3],
+    pub deviation: [f32; 3],
+}
+
+impl Colours {
+    /// ImageNet's: torchvision's normalisation, so that its weights can be used and ours can be used there.
+    pub const IMAGENET: Self = Self {
+        mean: [0.485, 0.456, 0.406],
+        deviation: [0.229, 0.224, 0.225],
+    };
 }
 
 /// One line of the registry.
@@ -138,6 +172,15 @@ pub struct BackboneEntry {
     pub usual_size: usize,
     /// Smallest side of the input, in pixels.
     pub min_size: usize,
+    /// What divides the side of the input: that of a transformer's patches, in pixels, or 1.
+    pub multiple_of: usize,
+    /// A smaller network of the very same layers, which stands for this one where every backbone is tried in turn.
+    pub smaller: Option<&'static BackboneEntry>,
+    /// What its published weights were trained with.
+    pub colours: Colours,
+    /// Published weights under the names and in the shapes that the network has for inputs of a shape; a network's
+    /// own pass through. Names have no prefixes any more.
+    adapt: fn(BTreeMap<String, Tensor>, &Shape) -> BTreeMap<String, Tensor>,
     build: fn(&nn::Path, &Shape) -> Box<dyn Backbone>,
 }
 
@@ -149,23 +192,44 @@ impl BackboneEntry {
     /// Build once in each variable store (tch renames a variable that exists already).
     ///
     /// # Errors
-    /// [`ShapeError`] when the images are smaller than [`min_size`](Self::min_size) or
-    /// have no channel.
+    /// As of [`check`](Self::check).
     pub fn build(&self, path: &nn::Path, shape: &Shape) -> Result<Box<dyn Backbone>, ShapeError> {
-        if shape.in_channels < 1 {
+        self.check(shape)?;
+        Ok((self.build)(path, shape))
+    }
+
+    /// # Errors
+    /// [`ShapeError`] when images of that shape are smaller than [`min_size`](Self::min_size), no multiple of
+    /// [`multiple_of`](Self::multiple_of), or have no channel.
+    pub fn check(&self, shape: &Shape) -> Result<(), ShapeError> {
+        let Shape { size, in_channels } = *shape;
+        let backbone = self.name;
+        if in_channels < 1 {
             return Err(ShapeError::NoChannels {
-                backbone: self.name,
-                in_channels: shape.in_channels,
+                backbone,
+                in_channels,
             });
         }
-        match usize::try_from(shape.size) {
-            Ok(size) if size >= self.min_size => Ok((self.build)(path, shape)),
+        match usize::try_from(size) {
+            Ok(side) if side >= self.min_size => match side.is_multiple_of(self.multiple_of) {
+                true => Ok(()),
+                false => Err(ShapeError::NoMultiple {
+                    backbone,
+                    patch: self.multiple_of,
+                    size,
+                }),
+            },
             _ => Err(ShapeError::TooSmall {
-                backbone: self.name,
+                backbone,
                 min_size: self.min_size,
-                size: shape.size,
+                size,
             }),
         }
+    }
+
+    /// The smallest side of the input that it works with and that is at least `size`, in pixels.
+    pub fn size_from(&self, size: usize) -> usize {
+        size.max(self.min_size).next_multiple_of(self.multiple_of)
     }
 }
 

@@ -6,13 +6,8 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::weights::{self, LoadReport, WeightsError};
-use super::{Backbone, BackboneEntry, Maps, Shape, ShapeError, sobel, store_on};
+use super::{Backbone, BackboneEntry, Colours, Maps, Shape, ShapeError, sobel, store_on};
 use crate::device::Precision;
-
-/// Mean and deviation of ImageNet's R, G and B in 0..1: torchvision's normalisation, so that its
-/// weights can be used and ours can be used there.
-pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-pub const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// What is done to images before the backbone sees them.
 #[derive(Debug)]
@@ -27,7 +22,8 @@ struct Input {
 }
 
 impl Input {
-    fn new(sobel: bool, kind: Kind, device: Device) -> Self {
+    fn new(sobel: bool, colours: Colours, kind: Kind, device: Device) -> Self {
+        let Colours { mean, deviation } = colours;
         let channel = |values: [f32; 3]| {
             Tensor::from_slice(&values)
                 .view([1, 3, 1, 1])
@@ -37,8 +33,8 @@ impl Input {
             sobel,
             grey: false,
             kind,
-            scale: channel(DEVIATION.map(f32::recip)),
-            shift: channel([0, 1, 2].map(|c| -MEAN[c] / DEVIATION[c])),
+            scale: channel(deviation.map(f32::recip)),
+            shift: channel([0, 1, 2].map(|c| -mean[c] / deviation[c])),
         }
     }
 
@@ -66,9 +62,13 @@ impl Input {
 /// A feature extractor for images in 0..1.
 #[derive(Debug)]
 pub struct Network {
-    /// The backbone's parameters and running statistics, under torchvision's names.
+    /// The backbone's parameters and running statistics, under torchvision's names, or timm's.
     pub store: nn::VarStore,
     pub backbone: Box<dyn Backbone>,
+    /// What images are normalised by.
+    pub colours: Colours,
+    shape: Shape,
+    adapt: fn(BTreeMap<String, Tensor>, &Shape) -> BTreeMap<String, Tensor>,
     input: Input,
 }
 
@@ -77,7 +77,7 @@ impl Network {
     /// `precision`; call `tch::manual_seed` before.
     ///
     /// # Errors
-    /// A size too small for the architecture.
+    /// A size that the architecture cannot work with.
     pub fn new(
         entry: &BackboneEntry,
         size: usize,
@@ -93,7 +93,10 @@ impl Network {
         Ok(Self {
             backbone: backbone?,
             store,
-            input: Input::new(sobel, precision.kind(), device),
+            colours: entry.colours,
+            shape,
+            adapt: entry.adapt,
+            input: Input::new(sobel, entry.colours, precision.kind(), device),
         })
     }
 
@@ -103,10 +106,22 @@ impl Network {
         self
     }
 
-    /// Copies weights from a `.safetensors` (or `.pt`) file into the backbone.
+    /// Copies weights from a `.safetensors` (or `.pt`) file into the backbone, also such as others publish under
+    /// other names or for another size.
     pub fn load(&self, path: &Path) -> Result<LoadReport, WeightsError> {
         let file = weights::read(path)?;
-        weights::load_into(&weights::named_variables(&self.store), &file.tensors, path)
+        self.load_tensors(&file.tensors, path)
+    }
+
+    /// The same with what a file holds; `path` is the one that messages name.
+    pub fn load_tensors(
+        &self,
+        tensors: &BTreeMap<String, Tensor>,
+        path: &Path,
+    ) -> Result<LoadReport, WeightsError> {
+        let variables = weights::named_variables(&self.store);
+        let adapt = |tensors| (self.adapt)(tensors, &self.shape);
+        weights::load_adapted(&variables, tensors, &adapt, path)
     }
 
     /// The input that the backbone sees: images `[b, 3, s, s] f32` in 0..1, normalised, reduced to

@@ -14,7 +14,7 @@
 use tch::{Kind, Tensor, nn};
 
 use super::layers::{Bias, ConvBn, Window, max_pool};
-use super::{Backbone, BackboneEntry, LayerWatch, Maps, MiddleLayer, Shape};
+use super::{Backbone, BackboneEntry, Colours, LayerWatch, Maps, MiddleLayer, Shape};
 
 const PAPER: &str =
     "He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385";
@@ -31,6 +31,10 @@ pub const RESNET18: BackboneEntry = BackboneEntry {
     paper: PAPER,
     usual_size: 224,
     min_size: MIN_SIZE,
+    multiple_of: 1,
+    smaller: None,
+    colours: Colours::IMAGENET,
+    adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(ResNet::new(path, shape, BlockKind::Basic, [2, 2, 2, 2])),
 };
 
@@ -40,6 +44,10 @@ pub const RESNET34: BackboneEntry = BackboneEntry {
     paper: PAPER,
     usual_size: 224,
     min_size: MIN_SIZE,
+    multiple_of: 1,
+    smaller: None,
+    colours: Colours::IMAGENET,
+    adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(ResNet::new(path, shape, BlockKind::Basic, [3, 4, 6, 3])),
 };
 
@@ -49,6 +57,10 @@ pub const RESNET50: BackboneEntry = BackboneEntry {
     paper: PAPER,
     usual_size: 224,
     min_size: MIN_SIZE,
+    multiple_of: 1,
+    smaller: None,
+    colours: Colours::IMAGENET,
+    adapt: |tensors, _| tensors,
     build: |path, shape| {
         Box::new(ResNet::new(
             path,

@@ -7,9 +7,9 @@
 //! Parameters: `features.N` (convolutions and batch norms), `classifier.{0,3}`. The
 //! last map is averaged to 7 x 7 (an identity at 224 px).
 
-use super::BackboneEntry;
 use super::layers::Window;
 use super::sequential::{HiddenLayer, Row, Sequential, Table};
+use super::{BackboneEntry, Colours};
 
 pub const VGG16: BackboneEntry = BackboneEntry {
     name: "vgg16",
@@ -17,6 +17,10 @@ pub const VGG16: BackboneEntry = BackboneEntry {
     paper: "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, https://arxiv.org/abs/1409.1556",
     usual_size: 224,
     min_size: 32,
+    multiple_of: 1,
+    smaller: None,
+    colours: Colours::IMAGENET,
+    adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(Sequential::new(path, shape, &TABLE)),
 };
 

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::data::Dataset;
 use crate::labels::LabelRecord;
 use crate::method::Method;
-use crate::model::network::{DEVIATION, MEAN, Network};
+use crate::model::network::Network;
 use crate::model::weights::{self, named_variables, prefixed};
 
 /// The records of all images of `data`.
@@ -17,7 +17,7 @@ pub fn final_records(data: &Dataset, assignments: &Assignments) -> Vec<LabelReco
         .collect()
 }
 
-/// `model.safetensors`: the backbone under torchvision's names, modules under their own.
+/// `model.safetensors`: the backbone under its published names, modules under their own.
 pub fn write_model(
     network: &Network,
     method: &dyn Method,
@@ -33,8 +33,8 @@ pub fn write_model(
         "method": config.train.method,
         "size": config.data.size,
         "sobel": config.data.sobel,
-        "mean": MEAN,
-        "std": DEVIATION,
+        "mean": network.colours.mean,
+        "std": network.colours.deviation,
     });
     let metadata = [("ssl_cluster".to_string(), about.to_string())].into();
     Ok(weights::save(&tensors, &metadata, out)?)
