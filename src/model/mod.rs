@@ -6,6 +6,7 @@
 
 pub mod alexnet;
 pub mod conv4;
+pub mod convnext;
 pub mod decoder;
 pub mod heads;
 pub mod lab;
@@ -14,7 +15,9 @@ pub mod network;
 pub mod resnet;
 mod sequential;
 mod sobel;
+mod tokens;
 pub mod vgg;
+pub mod vit;
 pub mod weights;
 
 use std::collections::BTreeMap;
@@ -112,7 +115,7 @@ pub enum ShapeError {
     /// The last map would be empty.
     #[error(
         "{backbone} needs images of at least {min_size} px, but they are {size} px; \
-         resize them to {min_size} px or take a backbone for small images, such as {}",
+         give --size {min_size} or take a backbone for small images, such as {}",
         conv4::CONV4.name
     )]
     TooSmall {
@@ -238,9 +241,25 @@ pub const BACKBONES: &[BackboneEntry] = &[
     conv4::CONV4,
     resnet::RESNET18,
     resnet::RESNET34,
+    vit::SMALL_PATCH16,
+    vit::SMALL_PATCH8,
+    vit::SMALL_DINOV2,
+    vit::SMALL_REG4_DINOV2,
+    vit::SMALL_DINOV3,
     resnet::RESNET50,
+    convnext::CONVNEXT_TINY,
     alexnet::ALEXNET,
+    vit::BASE_PATCH16,
+    vit::BASE_PATCH8,
+    vit::BASE_DINOV2,
+    vit::BASE_REG4_DINOV2,
+    vit::BASE_DINOV3,
+    vit::BASE_CLIP,
+    vit::BASE_CLIP_QUICKGELU,
     vgg::VGG16,
+    vit::LARGE_DINOV2,
+    vit::LARGE_REG4_DINOV2,
+    vit::LARGE_DINOV3,
 ];
 
 /// Images from which on a GPU has enough to learn for the larger network.
