@@ -137,17 +137,21 @@ impl Vit {
             unreachable!("a map is [b, width, h, w]");
         };
         let kind = map.kind();
-        let mut patches = map.flatten(2, 3).transpose(1, 2);
-        let mut class = self.class.shallow_clone();
-        if let Some(positions) = &self.positions {
-            let first = self.first_positions;
-            // Other images than it was built for, such as small crops beside large ones.
-            let positions = resampled(positions, first, (height, columns));
-            patches = patches + positions.narrow(1, first, height * columns).to_kind(kind);
-            if first > 0 {
-                class = class + positions.narrow(1, 0, first);
+        let patches = map.flatten(2, 3).transpose(1, 2);
+        let (class, patches) = match &self.positions {
+            Some(positions) => {
+                let first = self.first_positions;
+                // Other images than it was built for, such as small crops beside large ones.
+                let positions = resampled(positions, first, (height, columns));
+                let class = match first {
+                    0 => self.class.shallow_clone(),
+                    _ => &self.class + positions.narrow(1, 0, first),
+                };
+                let lie = positions.narrow(1, first, height * columns);
+                (class, patches + lie.to_kind(kind))
             }
-        }
+            None => (self.class.shallow_clone(), patches),
+        };
         let expand = |tokens: &Tensor| tokens.to_kind(kind).expand([b, -1, width], false);
         let mut tokens = vec![expand(&class)];
         tokens.extend(self.registers.as_ref().map(expand));

@@ -34,7 +34,7 @@ const CLIP: &str = "Radford et al., Learning Transferable Visual Models From Nat
 /// What OpenAI normalises images by (`clip/clip.py`), and open_clip too.
 const CLIP_COLOURS: Colours = Colours {
     mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-    deviation: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+    deviation: [0.268_629_54, 0.261_302_6, 0.275_777_1],
 };
 
 const SMALL: Design = Design {

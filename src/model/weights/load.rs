@@ -37,6 +37,13 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
 }
 
+impl LoadReport {
+    /// The first of [`unexpected`](Self::unexpected), and how many more there are.
+    pub fn unused(&self) -> String {
+        list(&self.unexpected, ", ")
+    }
+}
+
 /// Why one variable cannot be filled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
