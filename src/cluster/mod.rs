@@ -7,6 +7,7 @@
 //! - [`init`]: where the centroids of either start
 //! - [`sinkhorn`]: equal-sized labels as an optimal-transport problem (SeLa's label step)
 //! - [`pic`]: power iteration on the graph of nearest [`neighbours`]
+//! - [`ward`]: Ward's hierarchical clustering
 //! - [`transport`]: optimal transport by itself, exact for small problems
 //! - [`assigner`]: labels for new points from what clustering learned
 //! - [`metrics`]: NMI, ARI, matched accuracy, purity
@@ -33,6 +34,7 @@ pub mod points;
 pub mod preprocess;
 pub mod sinkhorn;
 pub mod transport;
+pub mod ward;
 
 /// Why points could not be clustered.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -41,6 +43,10 @@ pub enum ClusterError {
     TooFewPoints { points: usize, clusters: usize },
     #[error("there are no points")]
     NoPoints,
+    #[error("{points} points are too many for Ward's linkage, which takes {most}")]
+    TooManyPoints { points: usize, most: usize },
+    #[error("interrupted")]
+    Interrupted,
     #[error("at least one cluster is needed")]
     NoClusters,
     #[error("row {row} holds NaN or infinity")]

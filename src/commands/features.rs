@@ -155,7 +155,7 @@ fn report_loaded(network: &Network, init: &Path, ui: &Ui) -> Result<()> {
         init.display()
     ));
     if !report.unexpected.is_empty() {
-        ui.note(&format!("not used: {}", report.unexpected.join(", ")));
+        ui.note(&format!("not used: {}", report.unused()));
     }
     Ok(())
 }

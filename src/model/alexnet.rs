@@ -23,6 +23,9 @@ pub const ALEXNET: BackboneEntry = BackboneEntry {
     paper: "Caron et al., Deep Clustering for Unsupervised Learning of Visual Features, https://arxiv.org/abs/1807.05520",
     input: InputSpec::IMAGENET,
     min_size: 63,
+    multiple_of: 1,
+    smaller: None,
+    adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(Sequential::new(path, shape, &TABLE)),
 };
 

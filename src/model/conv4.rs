@@ -17,6 +17,9 @@ pub const CONV4: BackboneEntry = BackboneEntry {
     paper: "Snell et al., Prototypical Networks for Few-shot Learning, https://arxiv.org/abs/1703.05175",
     input: InputSpec::whole(32),
     min_size: 16,
+    multiple_of: 1,
+    smaller: None,
+    adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(Conv4::new(path, shape)),
 };
 

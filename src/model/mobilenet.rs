@@ -17,6 +17,9 @@ pub const MOBILENET_V2: BackboneEntry = BackboneEntry {
     paper: "Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, https://arxiv.org/abs/1801.04381",
     input: InputSpec::IMAGENET,
     min_size: 32,
+    multiple_of: 1,
+    smaller: None,
+    adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(MobileNetV2::new(path, shape)),
 };
 

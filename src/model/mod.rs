@@ -6,6 +6,7 @@
 
 pub mod alexnet;
 pub mod conv4;
+pub mod convnext;
 pub mod decoder;
 pub mod heads;
 pub mod input;
@@ -16,8 +17,12 @@ pub mod network;
 pub mod resnet;
 mod sequential;
 mod sobel;
+mod tokens;
 pub mod vgg;
+pub mod vit;
 pub mod weights;
+
+use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor, nn};
 
@@ -46,17 +51,17 @@ pub trait Backbone: std::fmt::Debug + Send {
 
     /// The last hidden layer `[b, dim]` of maps, *before* its final ReLU: what
     /// DeepCluster clusters (`facebookresearch/deepcluster`, `main.py`). For residual
-    /// networks these are the pooled features.
+    /// networks these are the pooled features, for transformers the class token.
     fn hidden(&self, maps: &Maps, train: bool) -> Tensor;
 
     /// What a classification head sees, `[b, dim]`: the ReLU of `hidden` for Conv4, AlexNet
-    /// and VGG, `hidden` itself for residual networks.
+    /// and VGG, `hidden` itself for residual networks and transformers.
     fn activate(&self, hidden: &Tensor) -> Tensor {
         hidden.shallow_clone()
     }
 
-    /// The same network for inference alone, in `kind`, with batch norm folded into the convolutions
-    /// before it. It does not follow when this one learns.
+    /// The same network for inference alone, in `kind`, with batch norm and layer scale folded into the layers
+    /// before them. It does not follow when this one learns.
     fn folded(&self, kind: Kind) -> Box<dyn Backbone>;
 
     /// Channels of [`Maps::last`].
@@ -72,8 +77,9 @@ pub trait Backbone: std::fmt::Debug + Send {
 /// What a backbone makes of images before its last layers.
 #[derive(Debug)]
 pub struct Maps {
-    /// The last map `[b, channels, h, w]`, in the kind of the input: convolutional features (after their ReLU,
-    /// but for Conv4, whose hidden layer this is), or a transformer's patch tokens where they lie.
+    /// The last map `[b, channels, h, w]`, in the kind of the input: convolutional features (after their ReLU where
+    /// they have one, but for Conv4, whose hidden layer this is), or a transformer's patch tokens where they lie,
+    /// after its last norm.
     pub last: Tensor,
     /// A transformer's class token `[b, channels]`.
     pub token: Option<Tensor>,
@@ -93,8 +99,8 @@ pub struct MiddleLayer {
     pub channels: i64,
 }
 
-/// Is shown the number of a middle layer and its map `[b, channels, h, w]`, after ReLU and pooling, in the kind
-/// of the input.
+/// Is shown the number of a middle layer and its map `[b, channels, h, w]`, after ReLU and pooling where it has
+/// them, in the kind of the input.
 pub type LayerWatch<'a> = dyn FnMut(usize, &Tensor) + 'a;
 
 /// The images that a backbone is built for.
@@ -112,12 +118,22 @@ pub enum ShapeError {
     /// The last map would be empty.
     #[error(
         "{backbone} needs images of at least {min_size} px, but they are {size} px; \
-         resize them to {min_size} px or take a backbone for small images, such as {}",
+         give --size {min_size} or take a backbone for small images, such as {}",
         conv4::CONV4.name
     )]
     TooSmall {
         backbone: &'static str,
         min_size: usize,
+        size: i64,
+    },
+    /// Patches would not cover the image.
+    #[error(
+        "{backbone} sees patches of {patch} px: give a --size that is a multiple, such as {}",
+        nearest_multiple(*size, *patch)
+    )]
+    NoMultiple {
+        backbone: &'static str,
+        patch: usize,
         size: i64,
     },
     /// No input channel.
@@ -126,6 +142,12 @@ pub enum ShapeError {
         backbone: &'static str,
         in_channels: i64,
     },
+}
+
+/// The multiple of `step` that is closest to `size`, and not zero.
+fn nearest_multiple(size: i64, step: usize) -> i64 {
+    let step = step as i64;
+    ((size + step / 2) / step).max(1) * step
 }
 
 /// One line of the registry.
@@ -141,6 +163,13 @@ pub struct BackboneEntry {
     pub input: InputSpec,
     /// Smallest side of the input, in pixels.
     pub min_size: usize,
+    /// What divides the side of the input: that of a transformer's patches, in pixels, or 1.
+    pub multiple_of: usize,
+    /// A smaller network of the very same layers, which stands for this one where every backbone is tried in turn.
+    pub smaller: Option<&'static BackboneEntry>,
+    /// Published weights under the names and in the shapes that the network has for inputs of a shape; a network's
+    /// own pass through. Names have no prefixes any more.
+    adapt: fn(BTreeMap<String, Tensor>, &Shape) -> BTreeMap<String, Tensor>,
     build: fn(&nn::Path, &Shape) -> Box<dyn Backbone>,
 }
 
@@ -152,23 +181,44 @@ impl BackboneEntry {
     /// Build once in each variable store (tch renames a variable that exists already).
     ///
     /// # Errors
-    /// [`ShapeError`] when the images are smaller than [`min_size`](Self::min_size) or
-    /// have no channel.
+    /// As of [`check`](Self::check).
     pub fn build(&self, path: &nn::Path, shape: &Shape) -> Result<Box<dyn Backbone>, ShapeError> {
-        if shape.in_channels < 1 {
+        self.check(shape)?;
+        Ok((self.build)(path, shape))
+    }
+
+    /// # Errors
+    /// [`ShapeError`] when images of that shape are smaller than [`min_size`](Self::min_size), no multiple of
+    /// [`multiple_of`](Self::multiple_of), or have no channel.
+    pub fn check(&self, shape: &Shape) -> Result<(), ShapeError> {
+        let Shape { size, in_channels } = *shape;
+        let backbone = self.name;
+        if in_channels < 1 {
             return Err(ShapeError::NoChannels {
-                backbone: self.name,
-                in_channels: shape.in_channels,
+                backbone,
+                in_channels,
             });
         }
-        match usize::try_from(shape.size) {
-            Ok(size) if size >= self.min_size => Ok((self.build)(path, shape)),
+        match usize::try_from(size) {
+            Ok(side) if side >= self.min_size => match side.is_multiple_of(self.multiple_of) {
+                true => Ok(()),
+                false => Err(ShapeError::NoMultiple {
+                    backbone,
+                    patch: self.multiple_of,
+                    size,
+                }),
+            },
             _ => Err(ShapeError::TooSmall {
-                backbone: self.name,
+                backbone,
                 min_size: self.min_size,
-                size: shape.size,
+                size,
             }),
         }
+    }
+
+    /// The smallest side of the input that it works with and that is at least `size`, in pixels.
+    pub fn size_from(&self, size: usize) -> usize {
+        size.max(self.min_size).next_multiple_of(self.multiple_of)
     }
 }
 
@@ -178,9 +228,25 @@ pub const BACKBONES: &[BackboneEntry] = &[
     mobilenet::MOBILENET_V2,
     resnet::RESNET18,
     resnet::RESNET34,
+    vit::SMALL_PATCH16,
+    vit::SMALL_PATCH8,
+    vit::SMALL_DINOV2,
+    vit::SMALL_REG4_DINOV2,
+    vit::SMALL_DINOV3,
     resnet::RESNET50,
+    convnext::CONVNEXT_TINY,
     alexnet::ALEXNET,
+    vit::BASE_PATCH16,
+    vit::BASE_PATCH8,
+    vit::BASE_DINOV2,
+    vit::BASE_REG4_DINOV2,
+    vit::BASE_DINOV3,
+    vit::BASE_CLIP,
+    vit::BASE_CLIP_QUICKGELU,
     vgg::VGG16,
+    vit::LARGE_DINOV2,
+    vit::LARGE_REG4_DINOV2,
+    vit::LARGE_DINOV3,
 ];
 
 /// Images from which on a GPU has enough to learn for the larger network.

@@ -13,11 +13,13 @@ use crate::device::Precision;
 /// A feature extractor for images in 0..1.
 #[derive(Debug)]
 pub struct Network {
-    /// The backbone's parameters and running statistics, under torchvision's names.
+    /// The backbone's parameters and running statistics, under torchvision's names, or timm's.
     pub store: nn::VarStore,
     pub backbone: Box<dyn Backbone>,
     /// How the images of its published weights were prepared.
     pub spec: InputSpec,
+    shape: Shape,
+    adapt: fn(BTreeMap<String, Tensor>, &Shape) -> BTreeMap<String, Tensor>,
     input: Input,
 }
 
@@ -26,7 +28,7 @@ impl Network {
     /// `precision`; call `tch::manual_seed` before.
     ///
     /// # Errors
-    /// A size too small for the architecture.
+    /// A size that the architecture cannot work with.
     pub fn new(
         entry: &BackboneEntry,
         size: usize,
@@ -43,6 +45,8 @@ impl Network {
             backbone: backbone?,
             store,
             spec: entry.input,
+            shape,
+            adapt: entry.adapt,
             input: Input::new(&entry.input, sobel, precision.kind(), device),
         })
     }
@@ -53,10 +57,22 @@ impl Network {
         self
     }
 
-    /// Copies weights from a `.safetensors` (or `.pt`) file into the backbone.
+    /// Copies weights from a `.safetensors` (or `.pt`) file into the backbone, also such as others publish under
+    /// other names or for another size.
     pub fn load(&self, path: &Path) -> Result<LoadReport, WeightsError> {
         let file = weights::read(path)?;
-        weights::load_into(&weights::named_variables(&self.store), &file.tensors, path)
+        self.load_tensors(&file.tensors, path)
+    }
+
+    /// The same with what a file holds; `path` is the one that messages name.
+    pub fn load_tensors(
+        &self,
+        tensors: &BTreeMap<String, Tensor>,
+        path: &Path,
+    ) -> Result<LoadReport, WeightsError> {
+        let variables = weights::named_variables(&self.store);
+        let adapt = |tensors| (self.adapt)(tensors, &self.shape);
+        weights::load_adapted(&variables, tensors, &adapt, path)
     }
 
     /// The input that the backbone sees: images `[b, 3, s, s] f32` in 0..1, normalised, reduced to

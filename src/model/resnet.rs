@@ -31,6 +31,9 @@ pub const RESNET18: BackboneEntry = BackboneEntry {
     paper: PAPER,
     input: InputSpec::IMAGENET,
     min_size: MIN_SIZE,
+    multiple_of: 1,
+    smaller: None,
+    adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(ResNet::new(path, shape, BlockKind::Basic, [2, 2, 2, 2])),
 };
 
@@ -40,6 +43,9 @@ pub const RESNET34: BackboneEntry = BackboneEntry {
     paper: PAPER,
     input: InputSpec::IMAGENET,
     min_size: MIN_SIZE,
+    multiple_of: 1,
+    smaller: None,
+    adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(ResNet::new(path, shape, BlockKind::Basic, [3, 4, 6, 3])),
 };
 
@@ -49,6 +55,9 @@ pub const RESNET50: BackboneEntry = BackboneEntry {
     paper: PAPER,
     input: InputSpec::IMAGENET,
     min_size: MIN_SIZE,
+    multiple_of: 1,
+    smaller: None,
+    adapt: |tensors, _| tensors,
     build: |path, shape| {
         Box::new(ResNet::new(
             path,

@@ -17,6 +17,9 @@ pub const VGG16: BackboneEntry = BackboneEntry {
     paper: "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, https://arxiv.org/abs/1409.1556",
     input: InputSpec::IMAGENET,
     min_size: 32,
+    multiple_of: 1,
+    smaller: None,
+    adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(Sequential::new(path, shape, &TABLE)),
 };
 

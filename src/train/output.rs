@@ -17,7 +17,7 @@ pub fn final_records(data: &Dataset, assignments: &Assignments) -> Vec<LabelReco
         .collect()
 }
 
-/// `model.safetensors`: the backbone under torchvision's names, modules under their own.
+/// `model.safetensors`: the backbone under its published names, modules under their own.
 pub fn write_model(
     network: &Network,
     method: &dyn Method,

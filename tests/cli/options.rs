@@ -50,6 +50,10 @@ fn wrong_usage_exits_with_2_and_names_what_would_do() {
         (&["--reassign=-1"], "--reassign"),
         (&["--epochs", "0"], "--epochs"),
         (&["--arch", "alexnet", "--size", "28"], "at least 63"),
+        (
+            &["--arch", "vit_small_patch14_dinov2", "--size", "220"],
+            "such as 224",
+        ),
         (&["--device", "tpu"], "auto, cpu, cuda"),
         (&["--crop-scale", "2"], "--crop-scale"),
     ] {

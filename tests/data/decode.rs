@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use serde::Deserialize;
+use ssl_cluster::config::Interpolation;
 use ssl_cluster::data::decode::{decode, dimensions, read, square_into};
 
 /// One file, and every 97th of its numbers as Pillow has them.
@@ -58,7 +59,13 @@ fn squares_are_those_of_pillow() {
         let path = fixtures().join("images").join(&case.file);
         for (&side, numbers) in &case.squares {
             let mut square = RgbImage::new(side, side);
-            square_into(&read(&path).unwrap(), side, &mut square).unwrap();
+            square_into(
+                &read(&path).unwrap(),
+                side,
+                Interpolation::Bilinear,
+                &mut square,
+            )
+            .unwrap();
             let (largest, mean) = differences(&square, numbers);
             // A JPEG wanted at half its size or less is decoded at a smaller scale, by another filter
             // than Pillow's.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use image::{DynamicImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use proptest::prelude::*;
+use ssl_cluster::config::Interpolation;
 use ssl_cluster::data::augment::{Augmentation, ViewKey, centre};
 use ssl_cluster::data::cache::Pixels;
 use ssl_cluster::data::cache::decoding::decode as decode_block;
@@ -24,7 +25,12 @@ fn decode(path: &Path) -> Result<RgbImage, DecodeError> {
 
 fn square(path: &Path, side: u32) -> Result<(), DecodeError> {
     let mut square = vec![0; (side * side * 3) as usize];
-    decode::square_into(&decode::read(path)?, side, &mut square)
+    decode::square_into(
+        &decode::read(path)?,
+        side,
+        Interpolation::Bilinear,
+        &mut square,
+    )
 }
 
 fn dimensions(path: &Path) -> Result<(u32, u32), DecodeError> {
@@ -146,16 +152,19 @@ fn photographs_with_a_film_behind_them_are_read() {
 fn the_square_is_the_centre_and_antialiased() {
     // Three vertical stripes; the centre square of 30x10 is the middle one.
     let stripes = RgbImage::from_fn(30, 10, |x, _| Rgb([[10, 200, 90][x as usize / 10]; 3]));
-    let middle = centre_square(&stripes, 5).unwrap();
+    let middle = centre_square(&stripes, 5, Interpolation::Bilinear).unwrap();
     // The filter of the outermost columns reaches a pixel over the edge.
     assert!((1..4).all(|x| (0..5).all(|y| middle.get_pixel(x, y).0 == [200; 3])));
     assert!(middle.pixels().all(|pixel| pixel.0[0] > 150));
     // A fine chessboard becomes grey; without antialiasing it would stay black or white.
     let chess = RgbImage::from_fn(64, 64, |x, y| Rgb([((x + y) % 2 * 255) as u8; 3]));
-    let small = centre_square(&chess, 8).unwrap();
+    let small = centre_square(&chess, 8, Interpolation::Bilinear).unwrap();
     assert!(small.pixels().all(|pixel| (120..136).contains(&pixel.0[0])));
     let same = ramp(12, 12);
-    assert_eq!(centre_square(&same, 12).unwrap(), same);
+    assert_eq!(
+        centre_square(&same, 12, Interpolation::Bilinear).unwrap(),
+        same
+    );
 }
 
 fn pixels(count: usize, side: usize) -> (Arc<Pixels>, Tensor) {

@@ -2,6 +2,7 @@
 
 use image::RgbImage;
 use libjpeg_turbo_rs::{PixelFormat, Subsampling, compress};
+use ssl_cluster::config::Interpolation;
 use ssl_cluster::data::decode::{centre_square, decode, square_into};
 
 /// A picture without edges, in colours that stay away from the limits.
@@ -64,9 +65,9 @@ fn squares_from_planes_are_those_of_the_whole_image() {
                     // That is decoded at a smaller scale.
                     continue;
                 }
-                let expected = centre_square(&whole, side).unwrap();
+                let expected = centre_square(&whole, side, Interpolation::Bilinear).unwrap();
                 let mut square = RgbImage::new(side, side);
-                square_into(&bytes, side, &mut square).unwrap();
+                square_into(&bytes, side, Interpolation::Bilinear, &mut square).unwrap();
                 let pairs = square.as_raw().iter().zip(expected.as_raw());
                 let off = pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap();
                 assert!(
@@ -89,9 +90,9 @@ fn saturated_edges_keep_their_colours() {
         }
     });
     let bytes = jpeg(&stripes, Subsampling::S420);
-    let expected = centre_square(&decode(&bytes).unwrap(), 64).unwrap();
+    let expected = centre_square(&decode(&bytes).unwrap(), 64, Interpolation::Bilinear).unwrap();
     let mut square = RgbImage::new(64, 64);
-    square_into(&bytes, 64, &mut square).unwrap();
+    square_into(&bytes, 64, Interpolation::Bilinear, &mut square).unwrap();
     let off = || {
         let pairs = square.as_raw().iter().zip(expected.as_raw());
         pairs.map(|(a, b)| f64::from(a.abs_diff(*b)))

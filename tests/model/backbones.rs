@@ -99,8 +99,8 @@ fn alexnet_answers_as_deepclusters() {
 
 #[test]
 fn every_backbone_trains_on_edges_at_its_smallest_size() {
-    for entry in BACKBONES {
-        let size = entry.min_size as i64;
+    for entry in BACKBONES.iter().filter(|entry| entry.smaller.is_none()) {
+        let size = entry.size_from(0) as i64;
         let (vs, backbone) = build(entry.name, size, 2);
         let images = Tensor::randn([2, 3, size, size], (Kind::Float, Device::Cpu));
         let hidden = backbone.hidden(&backbone.maps(&sobel(&images), true), true);
@@ -166,6 +166,24 @@ fn wrong_shapes_are_errors_that_say_what_helps() {
     };
     assert!(entry.build(&vs.root(), &negative).is_err());
     assert!(vs.variables().is_empty());
+    let patches = find("vit_small_patch14_dinov2").unwrap();
+    let error = |size| {
+        let shape = Shape {
+            size,
+            in_channels: 3,
+        };
+        patches.check(&shape).unwrap_err().to_string()
+    };
+    assert_eq!(
+        error(220),
+        "vit_small_patch14_dinov2 sees patches of 14 px: give a --size that is a multiple, such as 224"
+    );
+    assert!(error(256).contains("such as 252"));
+    assert!(error(14).contains("at least 28 px"));
+    assert_eq!(
+        [0, 28, 29].map(|size| patches.size_from(size)),
+        [28, 28, 42]
+    );
     assert!(find("alexnet2").is_none());
 }
 

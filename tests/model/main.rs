@@ -1,9 +1,10 @@
-//! Networks, heads, and weights on disk. Expected values: `tests/fixtures/make.py`.
+//! Networks, heads, and weights on disk. Expected values: `tests/fixtures/make.py` and `make_timm.py`.
 
 mod backbones;
 #[path = "../common/mod.rs"]
 mod common;
 mod heads;
+mod timm;
 mod torch_file;
 mod weights;
 
@@ -41,7 +42,10 @@ pub fn close(a: f64, b: f64, tolerance: f64) -> bool {
 // Weights by formula, as in make.py.
 
 pub fn filled(name: &str, shape: &[i64]) -> Tensor {
-    let (scale, offset) = if shape.len() > 1 {
+    let added = ["pos_embed", "_token", "_tokens"];
+    let (scale, offset) = if added.iter().any(|end| name.ends_with(end)) {
+        (1., 0.)
+    } else if shape.len() > 1 {
         let fan_in: i64 = shape[1..].iter().product();
         ((6. / fan_in as f64).sqrt(), 0.)
     } else if name.ends_with("running_var") {

@@ -189,6 +189,7 @@ fn prefixes_of_other_programs_are_dropped() {
         ("features.module.0.weight", "features.0.weight"),
         ("module.features.module.0.weight", "features.0.weight"),
         ("submodule.conv1.weight", "submodule.conv1.weight"),
+        ("model.conv1.weight", "conv1.weight"),
     ] {
         assert_eq!(canonical_name(theirs), ours);
     }
@@ -201,6 +202,78 @@ fn prefixes_of_other_programs_are_dropped() {
     assert_eq!(load(&vs, &renamed).unwrap().loaded, 20);
     for (name, tensor) in tensors_of(&vs) {
         assert!(tensor.equal(&(&before[&name] + 1.)), "{name}");
+    }
+}
+
+#[test]
+fn of_teacher_and_student_one_is_loaded_whole() {
+    let (vs, _) = build("conv4", 28, 3);
+    let own = tensors_of(&vs);
+    let under = |prefix: &str, added: f64| -> Tensors {
+        let named = own.iter();
+        named
+            .map(|(name, tensor)| (format!("{prefix}{name}"), tensor + added))
+            .collect()
+    };
+    let holds = |added: f64| {
+        let loaded = tensors_of(&vs);
+        loaded
+            .iter()
+            .all(|(name, tensor)| tensor.equal(&(&own[name] + added)))
+    };
+    let mut both = under("student.module.backbone.", 1.);
+    both.extend(under("teacher.backbone.", 2.));
+    let head = Tensor::zeros([2], (Kind::Float, Device::Cpu));
+    both.insert("teacher.head.bias".into(), head);
+    let report = load(&vs, &both).unwrap();
+    assert_eq!(report.unexpected, ["teacher.head.bias", "student.*"]);
+    assert!(holds(2.));
+
+    // Half a teacher is none.
+    both.remove("teacher.backbone.blocks.2.bn.bias");
+    let report = load(&vs, &both).unwrap();
+    assert_eq!(report.unexpected, ["teacher.*"]);
+    assert!(holds(1.));
+
+    // A run's own network goes before what its method keeps beside it.
+    let mut run = under("", 3.);
+    run.extend(under("teacher.", 4.));
+    assert_eq!(load(&vs, &run).unwrap().loaded, own.len());
+    assert!(holds(3.));
+}
+
+#[test]
+fn published_files_of_resnet50_load() {
+    let (vs, _) = build("resnet50", 80, 3);
+    let own = tensors_of(&vs);
+    // DINO; SwAV and DeepCluster-v2, whose heads are dropped; torchvision and timm.
+    for (prefix, heads) in [
+        ("", &[][..]),
+        (
+            "module.",
+            &[
+                "module.projection_head.0.weight",
+                "module.projection_head.1.running_mean",
+                "module.prototypes.weight",
+            ],
+        ),
+        ("", &["fc.weight", "fc.bias"]),
+    ] {
+        let mut file: Tensors = own
+            .iter()
+            .map(|(name, tensor)| (format!("{prefix}{name}"), tensor.shallow_clone()))
+            .collect();
+        for head in heads {
+            let tensor = Tensor::zeros([8], (Kind::Float, Device::Cpu));
+            file.insert((*head).into(), tensor);
+        }
+        let counter = Tensor::from(7_i64);
+        file.insert(format!("{prefix}bn1.num_batches_tracked"), counter);
+        let report = load(&vs, &file).unwrap();
+        assert_eq!(report.loaded, own.len());
+        let mut expected = heads.to_vec();
+        expected.sort_unstable();
+        assert_eq!(report.unexpected, expected);
     }
 }
 

@@ -26,7 +26,7 @@ use crate::data::source::ImageSet;
 use crate::device::{self, Precision, describe, precision};
 use crate::error::{unknown, usage};
 use crate::method::{FeaturePrefetch, METHODS, MethodEntry, PrefetchedFeatures};
-use crate::model;
+use crate::model::{self, Shape};
 use crate::monitor::{Monitor, duration};
 use crate::profile::{Part, Profile};
 use crate::run_dir::RunDir;
@@ -310,12 +310,13 @@ fn check(config: &Config) -> Result<()> {
     config.validate().map_err(usage)?;
     let backbone =
         model::find(&config.model.arch).ok_or_else(|| unknown_arch(&config.model.arch))?;
-    if config.data.size < backbone.min_size {
-        return Err(usage(format!(
-            "{} needs a --size of at least {}, not {}",
-            backbone.name, backbone.min_size, config.data.size
-        )));
-    }
+    let shape = Shape {
+        size: config.data.size as i64,
+        in_channels: 3,
+    };
+    backbone
+        .check(&shape)
+        .map_err(|error| usage(error.to_string()))?;
     if crate::cluster::engine(&config.cluster.engine).is_none() {
         let known = ENGINES.iter().map(|engine| engine.name);
         return Err(unknown("engine", &config.cluster.engine, known));

@@ -13,9 +13,14 @@ use super::WeightsError;
 pub const PREFIXES: &[(&str, &str)] = &[
     ("module.", ""),
     ("state_dict.", ""),
+    ("model.", ""),
     ("backbone.", ""),
     ("features.module.", "features."),
 ];
+
+/// What stands before the names of each network where self-distillation (DINO, DINOv2) saves two, the better one
+/// first: the teacher is the average of the student, and what the papers evaluate.
+const TWINS: &[&str] = &["teacher.", "student."];
 
 /// PyTorch's counter beside each batch norm; tch's batch norm has none.
 const BATCHES_TRACKED: &str = "num_batches_tracked";
@@ -30,6 +35,13 @@ pub struct LoadReport {
     pub loaded: usize,
     /// Tensors of the file that no variable asked for, such as another head (`fc.weight`).
     pub unexpected: Vec<String>,
+}
+
+impl LoadReport {
+    /// The first of [`unexpected`](Self::unexpected), and how many more there are.
+    pub fn unused(&self) -> String {
+        list(&self.unexpected, ", ")
+    }
 }
 
 /// Why one variable cannot be filled.
@@ -114,26 +126,43 @@ pub fn load_into(
     tensors: &BTreeMap<String, Tensor>,
     path: &Path,
 ) -> Result<LoadReport, WeightsError> {
-    let by_canonical_name: BTreeMap<String, &str> = tensors
-        .keys()
-        .map(|name| (canonical_name(name), name.as_str()))
+    load_adapted(variables, tensors, &|tensors| tensors, path)
+}
+
+/// The same after `adapt` has given the tensors the names and shapes of the variables; it is given those of one
+/// network, without prefixes.
+///
+/// # Errors
+/// As of [`load_into`].
+pub fn load_adapted(
+    variables: &[(String, Tensor)],
+    tensors: &BTreeMap<String, Tensor>,
+    adapt: &dyn Fn(BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor>,
+    path: &Path,
+) -> Result<LoadReport, WeightsError> {
+    let variables: Vec<_> = variables
+        .iter()
+        .filter(|(name, _)| !is_counter(name))
         .collect();
+    let mut best = Reading::of(tensors, adapt, |name| Some(name.to_owned()));
+    let twins = TWINS.iter().copied().map(Some);
+    for twin in std::iter::once(None).chain(twins) {
+        if best.found(&variables) < variables.len() {
+            let reading = Reading::of(tensors, adapt, |name| within(name, twin));
+            if reading.found(&variables) > best.found(&variables) {
+                best = reading;
+            }
+        }
+    }
     let mut used = BTreeSet::new();
     let mut copies = Vec::with_capacity(variables.len());
     let mut problems = Vec::new();
     for (name, variable) in variables {
-        if is_counter(name) {
-            continue;
-        }
-        let found = tensors.get_key_value(name).or_else(|| {
-            let in_file = by_canonical_name.get(&canonical_name(name))?;
-            tensors.get_key_value(*in_file)
-        });
-        let Some((in_file, tensor)) = found else {
+        let Some((read, tensor)) = best.tensor(name) else {
             problems.push(Problem::Missing { name: name.clone() });
             continue;
         };
-        used.insert(in_file.as_str());
+        used.insert(read);
         if tensor.size() != variable.size() {
             problems.push(Problem::Shape {
                 name: name.clone(),
@@ -149,11 +178,7 @@ pub fn load_into(
             copies.push((name, variable, tensor));
         }
     }
-    let unexpected = tensors
-        .keys()
-        .filter(|name| !used.contains(name.as_str()) && !is_counter(name))
-        .cloned()
-        .collect();
+    let unexpected = best.unexpected(&used);
     if !problems.is_empty() {
         return Err(WeightsError::Misfit {
             path: path.into(),
@@ -174,6 +199,78 @@ pub fn load_into(
         loaded: copies.len(),
         unexpected,
     })
+}
+
+/// What a file holds, taken for the weights of one network.
+struct Reading {
+    tensors: BTreeMap<String, Tensor>,
+    /// The file's name of each tensor that `adapt` was given.
+    in_file: BTreeMap<String, String>,
+    /// What is not the network's, in the file's names.
+    others: BTreeSet<String>,
+}
+
+impl Reading {
+    /// Of the tensors that `rename` gives a name.
+    fn of(
+        tensors: &BTreeMap<String, Tensor>,
+        adapt: &dyn Fn(BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor>,
+        rename: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        let mut own = BTreeMap::new();
+        let mut in_file = BTreeMap::new();
+        let mut others = BTreeSet::new();
+        for (name, tensor) in tensors {
+            match rename(name) {
+                Some(renamed) => {
+                    own.insert(renamed.clone(), tensor.shallow_clone());
+                    in_file.insert(renamed, name.clone());
+                }
+                None => {
+                    let twin = TWINS.iter().find(|twin| within(name, Some(twin)).is_some());
+                    others.insert(twin.map_or(name.clone(), |twin| format!("{twin}*")));
+                }
+            }
+        }
+        Self {
+            tensors: adapt(own),
+            in_file,
+            others,
+        }
+    }
+
+    /// The tensor for a variable, and the name that it has here.
+    fn tensor(&self, variable: &str) -> Option<(&str, &Tensor)> {
+        let found = self.tensors.get_key_value(variable);
+        let (name, tensor) =
+            found.or_else(|| self.tensors.get_key_value(&canonical_name(variable)))?;
+        Some((name, tensor))
+    }
+
+    fn found(&self, variables: &[&(String, Tensor)]) -> usize {
+        let found = |(name, _): &&&(String, Tensor)| self.tensor(name).is_some();
+        variables.iter().filter(found).count()
+    }
+
+    /// What is not among the `used`, in the file's names where they are known.
+    fn unexpected(&self, used: &BTreeSet<&str>) -> Vec<String> {
+        let unused = self.tensors.keys().map(String::as_str);
+        let unused = unused.filter(|name| !used.contains(name) && !is_counter(name));
+        unused
+            .map(|name| self.in_file.get(name).map_or(name, String::as_str))
+            .chain(self.others.iter().map(String::as_str))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+/// The name of a tensor within the network of that twin (within the only one, for None), if it belongs to it.
+fn within(name: &str, twin: Option<&str>) -> Option<String> {
+    let name = canonical_name(name);
+    match twin {
+        Some(twin) => name.strip_prefix(twin).map(canonical_name),
+        None => (!TWINS.iter().any(|twin| name.starts_with(twin))).then_some(name),
+    }
 }
 
 fn is_counter(name: &str) -> bool {

@@ -12,7 +12,8 @@ pub mod torch_file;
 use std::path::PathBuf;
 
 pub use load::{
-    LoadReport, PREFIXES, Problem, all_finite, canonical_name, load_into, named_variables, prefixed,
+    LoadReport, PREFIXES, Problem, all_finite, canonical_name, load_adapted, load_into,
+    named_variables, prefixed,
 };
 pub use read::{Weights, read, shapes};
 pub use save::{save, save_bytes};
