@@ -7,7 +7,7 @@
 //! - [`init`]: where the centroids of either start
 //! - [`sinkhorn`]: equal-sized labels as an optimal-transport problem (SeLa's label step)
 //! - [`pic`]: power iteration on the graph of nearest [`neighbours`]
-//! - [`ward`]: Ward's hierarchical clustering
+//! - [`ward`]: Ward's hierarchical clustering, and [`linkage`], which cuts it
 //! - [`transport`]: optimal transport by itself, exact for small problems
 //! - [`assigner`]: labels for new points from what clustering learned
 //! - [`metrics`]: NMI, ARI, matched accuracy, purity
@@ -25,6 +25,7 @@ mod init;
 pub mod kernel;
 pub mod kmeans;
 pub mod linfa;
+pub mod linkage;
 pub mod metrics;
 pub mod nearest;
 pub mod neighbours;

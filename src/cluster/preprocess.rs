@@ -27,6 +27,8 @@ pub struct Pca {
     /// `[r] f64`: the variance along each component.
     pub eigenvalues: Tensor,
     pub whiten: bool,
+    /// Whether rows are scaled to unit length first: directions are what is projected.
+    pub unit: bool,
 }
 
 impl Pca {
@@ -53,15 +55,41 @@ impl Pca {
         most: usize,
         whiten: bool,
     ) -> Result<Self, ClusterError> {
+        Self::fit_to(device, comm, features, most, whiten, false)
+    }
+
+    /// Principal components of the directions of `features` `[n, d]`, not whitened: what features of a trained
+    /// network want, whose length tells little and whose small variances are small for a reason.
+    ///
+    /// # Errors
+    /// As [`Self::fit_on`].
+    pub fn of_directions(
+        device: Device,
+        comm: &dyn Comm,
+        features: &Tensor,
+        most: usize,
+    ) -> Result<Self, ClusterError> {
+        Self::fit_to(device, comm, features, most, false, true)
+    }
+
+    fn fit_to(
+        device: Device,
+        comm: &dyn Comm,
+        features: &Tensor,
+        most: usize,
+        whiten: bool,
+        unit: bool,
+    ) -> Result<Self, ClusterError> {
         let (n, d) = matrix_size(features)?;
         agreed(comm, some(n))?;
         let all = comm.sum_of(n as f64) as usize;
         tch::no_grad(|| {
             let (mean, values, components) = if all < d {
                 agreed(comm, check_finite(features))?;
-                of_few_rows(&comm.gather(features).to_device(device), most)
+                let rows = comm.gather(features).to_device(device);
+                of_few_rows(&scaled(rows, unit), most)
             } else {
-                of_covariance(device, comm, features, most)?
+                of_covariance(device, comm, features, most, unit)?
             };
             let rank = components.size()[0];
             let largest = components.abs().argmax(1, true);
@@ -71,6 +99,7 @@ impl Pca {
                 components: components.contiguous(),
                 eigenvalues: values.narrow(0, 0, rank).clamp_min(0.0).contiguous(),
                 whiten,
+                unit,
             })
         })
     }
@@ -82,6 +111,7 @@ impl Pca {
             components: self.components.to_device(device),
             eigenvalues: self.eigenvalues.to_device(device),
             whiten: self.whiten,
+            unit: self.unit,
         }
     }
 
@@ -91,6 +121,7 @@ impl Pca {
         stored.put("pca.components", &self.components);
         stored.put("pca.eigenvalues", &self.eigenvalues);
         stored.put_text("whiten", self.whiten);
+        stored.put_text("unit", self.unit);
     }
 
     /// Takes back what [`Self::store`] put away.
@@ -103,6 +134,8 @@ impl Pca {
             components: stored.take("pca.components", 2, Kind::Double)?,
             eigenvalues: stored.take("pca.eigenvalues", 1, Kind::Double)?,
             whiten: stored.text("whiten")?,
+            // Runs of earlier versions know no such thing.
+            unit: stored.text("unit").unwrap_or(false),
         };
         if pca.components.size() != [pca.eigenvalues.size()[0], pca.mean.size()[0]] {
             return Err("its principal components do not fit together".into());
@@ -135,7 +168,8 @@ impl Pca {
             let projected = Tensor::empty(shape, (kind, device));
             for (start, rows) in chunks(features, CHUNK_BYTES) {
                 let count = rows.size()[0];
-                let block = off(&rows.to_device(device), &self.mean).matmul(&projection);
+                let rows = scaled(rows.to_device(device), self.unit);
+                let block = off(&rows, &self.mean).matmul(&projection);
                 projected.narrow(0, start as i64, count).copy_(&block);
             }
             projected
@@ -160,11 +194,12 @@ fn of_covariance(
     comm: &dyn Comm,
     features: &Tensor,
     most: usize,
+    unit: bool,
 ) -> Result<(Tensor, Tensor, Tensor), ClusterError> {
     let (n, d) = (comm.sum_of(features.size()[0] as f64), features.size()[1]);
     let options = (Kind::Double, device);
     let (mut sum, mut products) = (Tensor::zeros([d], options), Tensor::zeros([d, d], options));
-    let there = |(_, rows): (usize, Tensor)| rows.to_device(device);
+    let there = |(_, rows): (usize, Tensor)| scaled(rows.to_device(device), unit);
     let mut blocks = chunks(features, CHUNK_BYTES).map(there);
     // Near the mean, so that little is lost when its square is taken off at the end: the mean of the first
     // block, of which the first process speaks for all.
@@ -188,6 +223,14 @@ fn of_covariance(
     let (values, vectors) = falling(covariance);
     let rank = rank(&values).min(most).max(1);
     Ok((origin + &shift, values, vectors.narrow(0, 0, rank as i64)))
+}
+
+/// `rows`, of unit length in f64 where that is wanted.
+fn scaled(rows: Tensor, unit: bool) -> Tensor {
+    match unit {
+        true => l2_rows(&rows.to_kind(Kind::Double)),
+        false => rows,
+    }
 }
 
 /// `rows` less `mean` `[d] f64`, in f64.

@@ -4,8 +4,8 @@
 use tch::Device;
 
 use super::{
-    CacheChoice, ClusterConfig, Config, DataConfig, Interpolation, Keep, ModelConfig, OutputConfig,
-    PlainView, RunInfo, Schedule, Settings, TrainConfig,
+    CacheChoice, ClusterConfig, Config, DataConfig, Init, Interpolation, Keep, ModelConfig,
+    OutputConfig, PlainView, RunInfo, Schedule, Settings, TrainConfig,
 };
 use crate::device::{DeviceChoice, PrecisionChoice, describe};
 
@@ -19,6 +19,16 @@ pub struct Facts {
     pub device: Device,
     pub threads: usize,
     pub registry: Registry,
+    /// What the network starts from, if not from nothing.
+    pub pretrained: Option<Pretrained>,
+}
+
+/// A network that has learned before: what its images are.
+#[derive(Debug, Clone, Copy)]
+pub struct Pretrained {
+    /// Side of the input, in pixels.
+    pub size: usize,
+    pub interpolation: Interpolation,
 }
 
 /// What the registries offer where nothing is said: their entries are named in their own files.
@@ -74,15 +84,18 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
         }
     };
     let on_cpu = facts.device == Device::Cpu;
+    let learns = settings.train.method.is_some();
     let short = facts.short();
 
     let size = settings.data.size.unwrap_or_else(|| match short {
+        _ if facts.pretrained.is_some() => facts.pretrained.map_or(0, |known| known.size),
         0..=SMALL => short.clamp(16, SMALL),
         _ if on_cpu => CPU_PHOTO.min(short),
         _ => PHOTO.0.min(short),
     });
     let median = format!("the images are about {}x{}", facts.width, facts.height);
     let why_size = match short {
+        _ if facts.pretrained.is_some() => format!("{median}; what the weights were trained for"),
         0..=SMALL => format!("{median}: taken as they are"),
         _ if on_cpu => format!(
             "{median}; kept small for a CPU, --size {} shows more",
@@ -146,16 +159,23 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
         settings.train.batch_size.is_none(),
     );
 
-    let epochs = settings
-        .train
-        .epochs
-        .unwrap_or_else(|| default_epochs(facts, &arch));
-    let why_epochs = format!(
-        "{} images on {} ({} threads)",
-        facts.images,
-        describe(facts.device),
-        facts.threads
-    );
+    let epochs =
+        settings
+            .train
+            .epochs
+            .unwrap_or_else(|| match facts.pretrained.is_some() && !learns {
+                true => 0,
+                false => default_epochs(facts, &arch),
+            });
+    let why_epochs = match epochs {
+        0 => "the features are clustered as they are (--epochs N learns on top of them)".into(),
+        _ => format!(
+            "{} images on {} ({} threads)",
+            facts.images,
+            describe(facts.device),
+            facts.threads
+        ),
+    };
     choose(
         "epochs",
         epochs.to_string(),
@@ -175,10 +195,12 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
     let defaults = Config {
         data: DataConfig {
             size,
-            store: if small {
-                size
-            } else {
-                size * PHOTO.1 / PHOTO.0
+            store: match facts.pretrained {
+                Some(_) if facts.thumbnails() => short.min(size),
+                // The whole square is looked at: what lies at its border tells, too.
+                Some(_) => size,
+                None if small => size,
+                None => size * PHOTO.1 / PHOTO.0,
             },
             cache: CacheChoice::Auto,
             crop_scale: [low, 1.0],
@@ -189,12 +211,18 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             solarise: 0.0,
             sobel: false,
             grey: false,
-            plain: PlainView::Centre,
-            interpolation: Interpolation::Bilinear,
+            plain: match facts.pretrained {
+                Some(_) => PlainView::Whole,
+                None => PlainView::Centre,
+            },
+            interpolation: facts
+                .pretrained
+                .map_or_else(Interpolation::default, |known| known.interpolation),
         },
         model: ModelConfig {
             arch: arch.clone(),
-            init: None,
+            init: Init::None,
+            weights: None,
         },
         train: TrainConfig {
             method: facts.registry.method.into(),
@@ -215,7 +243,11 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             clusters,
             engine: facts.registry.engine.into(),
             iterations: 20,
-            components: default_components(facts.images),
+            components: match facts.pretrained {
+                Some(_) => PRETRAINED_COMPONENTS,
+                None => default_components(facts.images),
+            },
+            whiten: facts.pretrained.is_none(),
         },
         output: OutputConfig {
             keep_labels: Keep::Newest(1),
@@ -260,6 +292,9 @@ fn default_batch(images: usize) -> usize {
     }
     batch
 }
+
+/// Of the directions of a trained network's features, which are not whitened.
+const PRETRAINED_COMPONENTS: usize = 128;
 
 /// As many epochs as a budget of images allows, between what teaches something and what the papers
 /// run.

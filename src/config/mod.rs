@@ -12,7 +12,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{DeviceChoice, PrecisionChoice};
-pub use values::{CacheChoice, Inputs, Interpolation, Keep, PlainView, Schedule};
+pub use values::{
+    CacheChoice, Init, Inputs, Interpolation, Keep, PlainView, Schedule, WeightsFile,
+};
 
 /// Defines a section twice: resolved, and with optional fields.
 macro_rules! section {
@@ -85,9 +87,12 @@ section! {
     /// The network.
     ModelConfig / ModelSettings {
         arch: String,
-        /// Weights to start from.
+        /// What its weights begin as.
+        #[serde(default)]
+        init: Init,
+        /// The file that they come from.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        init: Option<PathBuf>,
+        weights: Option<WeightsFile>,
     }
 }
 
@@ -126,6 +131,9 @@ section! {
         iterations: usize,
         /// Principal components kept at most.
         components: usize,
+        /// Whether they are scaled to equal variance; else directions are what is clustered.
+        #[serde(default = "yes")]
+        whiten: bool,
     }
 }
 
@@ -138,6 +146,10 @@ section! {
 
 fn f32_alone() -> PrecisionChoice {
     PrecisionChoice::F32
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn one() -> usize {
@@ -162,12 +174,6 @@ impl DataConfig {
             return Err(
                 "grey and --sobel exclude each other: edges are those of the grey image".into(),
             );
-        }
-        if data.store < data.size {
-            return Err(format!(
-                "store ({}) must not be below size ({})",
-                data.store, data.size
-            ));
         }
         let [low, high] = data.crop_scale;
         if !(0.0 < low && low <= high && high <= 1.0) {
@@ -265,7 +271,6 @@ impl Config {
                 Err(format!("--{name} must be positive, not {value}"))
             }
         };
-        positive("epochs", train.epochs as f64)?;
         positive("batch-size", train.batch_size as f64)?;
         positive("accumulate", train.accumulate as f64)?;
         positive("lr", train.lr)?;
@@ -286,7 +291,7 @@ impl Config {
                 (self.run.images / 4).max(2)
             ));
         }
-        if !(0.0..train.epochs as f64).contains(&train.warmup) {
+        if !(0.0..train.epochs.max(1) as f64).contains(&train.warmup) {
             return Err(format!(
                 "--warmup must lie between 0 and the {} epochs of the run, not {}",
                 train.epochs, train.warmup

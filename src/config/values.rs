@@ -1,6 +1,7 @@
 //! Values of single options that are more than a number or a text.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,53 @@ pub enum PlainView {
     Centre,
     /// All of it, resized: for methods that train on small pieces.
     Whole,
+}
+
+/// What a network's weights begin as.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Init {
+    /// Published weights where they are found and nothing is to be learned from scratch.
+    Auto,
+    /// Random numbers.
+    #[default]
+    None,
+    /// Published weights that are found on this machine.
+    ImageNet,
+    /// Those of a file or a run.
+    From(PathBuf),
+}
+
+impl From<String> for Init {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "auto" => Self::Auto,
+            "none" => Self::None,
+            "imagenet" => Self::ImageNet,
+            _ => Self::From(text.into()),
+        }
+    }
+}
+
+impl From<Init> for String {
+    fn from(init: Init) -> Self {
+        match init {
+            Init::Auto => "auto".into(),
+            Init::None => "none".into(),
+            Init::ImageNet => "imagenet".into(),
+            Init::From(path) => path.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// The file that a network's weights come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightsFile {
+    /// What they are called where they are published, or the file's name.
+    pub name: String,
+    /// Of the file, in hexadecimal.
+    pub sha256: String,
+    pub path: PathBuf,
 }
 
 /// How pixels between pixels are found where images are resized.

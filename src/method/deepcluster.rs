@@ -10,8 +10,8 @@ use tch::{Kind, Reduction, Tensor, nn};
 
 use super::label_panels::label_panels;
 use super::{
-    Archive, Batch, Build, Context, FeatureRequest, FeatureSource, FeaturesFrom, Flag, Kept,
-    LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Rule, View, as_they_are,
+    Archive, Batch, Beginning, Build, Context, FeatureRequest, FeatureSource, FeaturesFrom, Flag,
+    Kept, LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Rule, View, as_they_are,
     cluster_features, group_features, label_by_clusters, label_by_groups, method_options,
     option_table, parse_options,
 };
@@ -64,8 +64,12 @@ enum Balance {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Clusterer {
+    /// Ward where nothing more is learned from the clusters: they are better, and the same for every seed.
     #[default]
+    Auto,
     Kmeans,
+    /// K-means from the means of Ward's clusters.
+    Ward,
     /// Power iteration on the graph of nearest neighbours (`clustering.py: PIC`).
     Pic,
 }
@@ -76,8 +80,9 @@ method_options! {
     balance: Balance = Balance::Sampler, Flag::Value("BALANCE");
     /// epochs from one clustering to the next, fractions allowed; 0 leaves the choice to the program
     reassign: f64 = 0.0, Flag::Value("EPOCHS");
-    /// kmeans, or pic: power iteration on nearest neighbours, which finds the number of clusters itself
-    clusterer: Clusterer = Clusterer::Kmeans, Flag::Value("CLUSTERER");
+    /// kmeans; ward: k-means from the clusters of Ward's linkage; pic: power iteration on nearest neighbours, which
+    /// finds the number of clusters itself; auto: kmeans, and ward for the last labels
+    clusterer: Clusterer = Clusterer::Auto, Flag::Value("CLUSTERER");
     /// pic: edges from each image to its nearest others
     neighbours: usize = PicOptions::default().neighbours, Flag::None;
     /// pic: an edge weighs exp(-squared distance / sigma^2)
@@ -102,7 +107,7 @@ impl Options {
         if let Err(error) = options.pic().check() {
             bail!(crate::error::usage(error.to_string()));
         }
-        if options.clusterer == Clusterer::Pic && options.warm_start {
+        if !matches!(options.clusterer, Clusterer::Auto | Clusterer::Kmeans) && options.warm_start {
             bail!(crate::error::usage("--warm-start is for k-means"));
         }
         if options.clusterer == Clusterer::Pic && options.empty != Empty::Split {
@@ -110,7 +115,7 @@ impl Options {
         }
         let defaults = Self::default();
         let of_pic = options.neighbours != defaults.neighbours || options.sigma != defaults.sigma;
-        if options.clusterer == Clusterer::Kmeans && of_pic {
+        if options.clusterer != Clusterer::Pic && of_pic {
             bail!(crate::error::usage(
                 "neighbours and sigma are for --clusterer pic"
             ));
@@ -253,9 +258,14 @@ impl DeepCluster {
             let grouped = group_features(context, &features, &self.options.pic())?;
             return Ok((grouped.clusters.pic.labels, grouped.record));
         }
-        let previous =
-            (self.options.warm_start && !self.labels.is_empty()).then_some(&self.labels[..]);
-        let clustered = cluster_features(context, &features, previous, self.options.empty)?;
+        let beginning = match self.options.clusterer {
+            Clusterer::Ward => Beginning::Ward,
+            _ if self.options.warm_start && !self.labels.is_empty() => {
+                Beginning::Labels(&self.labels)
+            }
+            _ => Beginning::Random,
+        };
+        let clustered = cluster_features(context, &features, beginning, self.options.empty)?;
         Ok((to_labels(&clustered.clusters.labels), clustered.record))
     }
 }
@@ -320,7 +330,10 @@ impl Method for DeepCluster {
 
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
         match self.options.clusterer {
-            Clusterer::Kmeans => label_by_clusters(context, self.options.empty),
+            Clusterer::Kmeans => label_by_clusters(context, Beginning::Random, self.options.empty),
+            Clusterer::Auto | Clusterer::Ward => {
+                label_by_clusters(context, Beginning::Ward, self.options.empty)
+            }
             Clusterer::Pic => label_by_groups(context, &self.options.pic()),
         }
     }

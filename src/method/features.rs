@@ -8,16 +8,16 @@ use super::{Context, Labelling, View};
 use crate::cluster::assigner::{Assigner, Centroids, FeatureKind, StoredPoints};
 use crate::cluster::pic::{self, Pic, PicOptions};
 use crate::cluster::preprocess::{Pca, l2_rows};
-use crate::cluster::{self, Clustering, Empty, Init, KMeansOptions};
+use crate::cluster::{self, ClusterError, Clustering, Empty, Init, KMeansOptions, linkage};
 use crate::comm::Comm;
 use crate::device::within_memory;
 use crate::error::usage;
-use crate::monitor::Phase;
+use crate::monitor::{Interrupted, Phase};
 use crate::random::Purpose;
 use crate::record::LabelStepRecord;
 use crate::tensors::from_labels;
 
-/// Features clustered as DeepCluster does: PCA, whitening, L2, then what gave `clusters`.
+/// Features clustered as DeepCluster does: PCA, whitening (or directions), L2, then what gave `clusters`.
 #[derive(Debug)]
 pub struct Clustered<C> {
     pub pca: Pca,
@@ -33,30 +33,54 @@ pub struct Groups {
     pub pic: Pic,
 }
 
-/// Clusters hidden features `[n, d]` by k-means. With `previous` labels it starts from their means; `empty`
-/// says what becomes of clusters that no image chose.
+/// Where k-means begins.
+#[derive(Debug, Clone, Copy)]
+pub enum Beginning<'a> {
+    /// At points drawn at random.
+    Random,
+    /// At the means of these labels.
+    Labels(&'a [u32]),
+    /// At the means of Ward's clusters, which it can only make tighter.
+    Ward,
+}
+
+/// Clusters hidden features `[n, d]` by k-means; `empty` says what becomes of clusters that no image chose.
 ///
 /// # Errors
 /// Features that are no numbers; too few of them; too little memory.
 pub fn cluster_features(
     context: &Context,
     features: &Tensor,
-    previous: Option<&[u32]>,
+    beginning: Beginning,
     empty: Empty,
 ) -> Result<Clustered<Clustering>> {
     let options = &context.config.cluster;
+    if matches!(beginning, Beginning::Ward) && context.comm.size() > 1 {
+        bail!(usage(
+            "Ward's linkage wants all images in one process: take k-means"
+        ));
+    }
     clustered(context, features, |points| {
         let engine = cluster::engine(&options.engine)
             .with_context(|| format!("there is no k-means engine '{}'", options.engine))?;
-        let start =
-            previous.map(|labels| means_of(context.comm, &points, labels, options.clusters));
+        let seed = context.step_seed(Purpose::Clustering);
+        let means = |labels: &[u32]| means_of(context.comm, &points, labels, options.clusters);
+        let start = match beginning {
+            Beginning::Random => None,
+            Beginning::Labels(labels) => Some(means(labels)),
+            Beginning::Ward => {
+                let stop = || context.monitor.stopping();
+                let labels = linkage::labels(&points, None, options.clusters, engine, seed, &stop);
+                Some(means(&labels.map_err(interrupted)?))
+            }
+        };
         let clustering = cluster::cluster(
             engine,
             &points,
             &KMeansOptions {
                 clusters: options.clusters,
                 iterations: options.iterations,
-                seed: context.step_seed(Purpose::Clustering),
+                seed,
                 init: start.as_ref().map_or(Init::Random, Init::Given),
                 empty,
                 device: Some(context.network.device()),
@@ -119,7 +143,11 @@ fn clustered<C>(
     let device = context.network.device();
     let work = || -> Result<Clustered<C>> {
         let components = context.config.cluster.components;
-        let pca = Pca::fit_on(device, context.comm, features, components, true).context(
+        let pca = match context.config.cluster.whiten {
+            true => Pca::fit_on(device, context.comm, features, components, true),
+            false => Pca::of_directions(device, context.comm, features, components),
+        };
+        let pca = pca.context(
             "the network's features cannot be clustered (has the training diverged? a lower --lr helps)",
         )?;
         let points = l2_rows(&pca.apply(features, Kind::Float));
@@ -140,6 +168,14 @@ fn clustered<C>(
     let result = within_memory(device, doing, cure, || tch::no_grad(work));
     context.monitor.end();
     result?
+}
+
+/// What the user has stopped is no failure.
+fn interrupted(error: ClusterError) -> anyhow::Error {
+    match error {
+        ClusterError::Interrupted => Interrupted.into(),
+        other => other.into(),
+    }
 }
 
 /// The means `[k, r] f32` of the points of all processes that share a label; a label that nobody has gets a
@@ -164,10 +200,14 @@ fn means_of(comm: &dyn Comm, points: &Tensor, labels: &[u32], clusters: usize) -
 /// the last labels of every method whose labels are clusters.
 ///
 /// # Errors
-/// As [`cluster_features`], and [`Interrupted`](crate::monitor::Interrupted).
-pub fn label_by_clusters(context: &Context, empty: Empty) -> Result<Labelling> {
+/// As [`cluster_features`], and [`Interrupted`].
+pub fn label_by_clusters(
+    context: &Context,
+    beginning: Beginning,
+    empty: Empty,
+) -> Result<Labelling> {
     let features = context.features(FeatureKind::Hidden, View::Plain)?;
-    let clustered = cluster_features(context, &features, None, empty)?;
+    let clustered = cluster_features(context, &features, beginning, empty)?;
     let images = context.comm.sum_of(features.size()[0] as f64);
     let numbers = images * clustered.pca.rank() as f64;
     let assigner = Centroids {

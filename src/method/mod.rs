@@ -47,7 +47,9 @@ pub use archive::{Archive, State};
 pub use bank::{FeatureSource, FeaturesFrom};
 pub use context::{Aside, Batch, Context, Position, View};
 pub use extraction::{FeaturePrefetch, FeatureRequest, PrefetchedFeatures, extract, extract_size};
-pub use features::{cluster_features, group_features, label_by_clusters, label_by_groups};
+pub use features::{
+    Beginning, cluster_features, group_features, label_by_clusters, label_by_groups,
+};
 pub use module::{BACKBONE, Module, ModuleTraining, Rule, Update};
 use options::method_options;
 pub use options::{Flag, MethodOption, option_table, parse_options, tables_of};
@@ -103,7 +105,7 @@ pub trait Method {
 
     /// Labels that fit the network as it is, and the rule that gives them: after the last epoch.
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
-        label_by_clusters(context, Empty::default())
+        label_by_clusters(context, Beginning::Ward, Empty::default())
     }
 
     /// Correct predictions of the pretext task among those asked for, on images of any origin;

@@ -10,9 +10,9 @@ use tch::Device;
 use toml::{Table, Value};
 
 use super::{
-    Archive, Batch, Build, Context, Kept, LabelStep, Labelling, Loss, METHODS, Method, MethodEntry,
-    MethodOption, Module, ModuleTraining, Panel, REGISTRY, Update, as_they_are, label_by_clusters,
-    tables_of,
+    Archive, Batch, Beginning, Build, Context, Kept, LabelStep, Labelling, Loss, METHODS, Method,
+    MethodEntry, MethodOption, Module, ModuleTraining, Panel, REGISTRY, Update, as_they_are,
+    label_by_clusters, tables_of,
 };
 use crate::cluster::Empty;
 use crate::config::defaults::{Choice, Facts};
@@ -148,6 +148,7 @@ fn seen(config: &Config) -> Facts {
         device: Device::Cpu,
         threads: config.train.threads,
         registry: REGISTRY,
+        pretrained: None,
     }
 }
 
@@ -315,7 +316,7 @@ impl Method for MultiTask {
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
         match self.labeller {
             Some(task) => self.tasks[task].method.last_labels(context),
-            None => label_by_clusters(context, Empty::default()),
+            None => label_by_clusters(context, Beginning::Ward, Empty::default()),
         }
     }
 

@@ -25,6 +25,8 @@ pub const ALEXNET: BackboneEntry = BackboneEntry {
     min_size: 63,
     multiple_of: 1,
     smaller: None,
+    billion_products: 1.1,
+    published: &[],
     adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(Sequential::new(path, shape, &TABLE)),
 };

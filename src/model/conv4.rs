@@ -19,6 +19,8 @@ pub const CONV4: BackboneEntry = BackboneEntry {
     min_size: 16,
     multiple_of: 1,
     smaller: None,
+    billion_products: 0.01,
+    published: &[],
     adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(Conv4::new(path, shape)),
 };

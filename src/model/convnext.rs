@@ -14,7 +14,7 @@ use tch::{Kind, Tensor, nn};
 
 use super::layers::Bias;
 use super::tokens::{Activation, LayerNorm, Linear, Patches, STDEV, to_map, to_tokens};
-use super::{Backbone, BackboneEntry, InputSpec, LayerWatch, Maps, MiddleLayer, Shape};
+use super::{Backbone, BackboneEntry, InputSpec, LayerWatch, Maps, MiddleLayer, Published, Shape};
 
 pub const CONVNEXT_TINY: BackboneEntry = BackboneEntry {
     name: "convnext_tiny",
@@ -27,6 +27,19 @@ pub const CONVNEXT_TINY: BackboneEntry = BackboneEntry {
     min_size: 32,
     multiple_of: 1,
     smaller: None,
+    billion_products: 4.5,
+    published: &[
+        Published {
+            file: "convnext_tiny-",
+            about: "ImageNet with labels, torchvision",
+            rank: 30,
+        },
+        Published {
+            file: "convnext_tiny.",
+            about: "ImageNet with labels, timm",
+            rank: 30,
+        },
+    ],
     adapt: |tensors, _| adapt(tensors),
     build: |path, shape| Box::new(ConvNext::new(path, shape)),
 };

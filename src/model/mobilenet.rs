@@ -8,7 +8,7 @@
 use tch::{Kind, Tensor, nn};
 
 use super::layers::{Bias, ConvBn, Window};
-use super::{Backbone, BackboneEntry, InputSpec, LayerWatch, Maps, MiddleLayer, Shape};
+use super::{Backbone, BackboneEntry, InputSpec, LayerWatch, Maps, MiddleLayer, Published, Shape};
 
 /// The registry entry.
 pub const MOBILENET_V2: BackboneEntry = BackboneEntry {
@@ -19,6 +19,12 @@ pub const MOBILENET_V2: BackboneEntry = BackboneEntry {
     min_size: 32,
     multiple_of: 1,
     smaller: None,
+    billion_products: 0.3,
+    published: &[Published {
+        file: "mobilenet_v2-",
+        about: "ImageNet with labels, torchvision",
+        rank: 10,
+    }],
     adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(MobileNetV2::new(path, shape)),
 };

@@ -14,6 +14,7 @@ pub mod lab;
 pub mod layers;
 pub mod mobilenet;
 pub mod network;
+pub mod published;
 pub mod resnet;
 mod sequential;
 mod sobel;
@@ -28,6 +29,7 @@ use tch::{Device, Kind, Tensor, nn};
 
 pub use heads::{LinearHead, MultiHead, TwoLayerHead};
 pub use input::InputSpec;
+pub use published::Published;
 pub use sobel::sobel;
 
 /// A network without its classification head. Images are NCHW; their kind, f32 or bf16, is that of
@@ -163,6 +165,10 @@ pub struct BackboneEntry {
     pub input: InputSpec,
     /// Smallest side of the input, in pixels.
     pub min_size: usize,
+    /// Products for an image of [`InputSpec::size`], in billions.
+    pub billion_products: f64,
+    /// Weights for it that others have published.
+    pub published: &'static [Published],
     /// What divides the side of the input: that of a transformer's patches, in pixels, or 1.
     pub multiple_of: usize,
     /// A smaller network of the very same layers, which stands for this one where every backbone is tried in turn.

@@ -14,7 +14,7 @@
 use tch::{Kind, Tensor, nn};
 
 use super::layers::{Bias, ConvBn, Window, max_pool};
-use super::{Backbone, BackboneEntry, InputSpec, LayerWatch, Maps, MiddleLayer, Shape};
+use super::{Backbone, BackboneEntry, InputSpec, LayerWatch, Maps, MiddleLayer, Published, Shape};
 
 const PAPER: &str =
     "He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385";
@@ -33,6 +33,19 @@ pub const RESNET18: BackboneEntry = BackboneEntry {
     min_size: MIN_SIZE,
     multiple_of: 1,
     smaller: None,
+    billion_products: 1.8,
+    published: &[
+        Published {
+            file: "resnet18-",
+            about: "ImageNet with labels, torchvision",
+            rank: 9,
+        },
+        Published {
+            file: "resnet18.",
+            about: "ImageNet with labels, timm",
+            rank: 9,
+        },
+    ],
     adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(ResNet::new(path, shape, BlockKind::Basic, [2, 2, 2, 2])),
 };
@@ -45,6 +58,19 @@ pub const RESNET34: BackboneEntry = BackboneEntry {
     min_size: MIN_SIZE,
     multiple_of: 1,
     smaller: None,
+    billion_products: 3.7,
+    published: &[
+        Published {
+            file: "resnet34-",
+            about: "ImageNet with labels, torchvision",
+            rank: 15,
+        },
+        Published {
+            file: "resnet34.",
+            about: "ImageNet with labels, timm",
+            rank: 15,
+        },
+    ],
     adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(ResNet::new(path, shape, BlockKind::Basic, [3, 4, 6, 3])),
 };
@@ -57,6 +83,34 @@ pub const RESNET50: BackboneEntry = BackboneEntry {
     min_size: MIN_SIZE,
     multiple_of: 1,
     smaller: None,
+    billion_products: 4.1,
+    published: &[
+        Published {
+            file: "resnet50-",
+            about: "ImageNet with labels, torchvision",
+            rank: 25,
+        },
+        Published {
+            file: "resnet50.",
+            about: "ImageNet with labels, timm",
+            rank: 25,
+        },
+        Published {
+            file: "dino_resnet50_pretrain",
+            about: "ImageNet without labels, DINO",
+            rank: 32,
+        },
+        Published {
+            file: "swav_800ep_pretrain",
+            about: "ImageNet without labels, SwAV",
+            rank: 31,
+        },
+        Published {
+            file: "deepclusterv2_800ep_pretrain",
+            about: "ImageNet without labels, DeepCluster-v2",
+            rank: 31,
+        },
+    ],
     adapt: |tensors, _| tensors,
     build: |path, shape| {
         Box::new(ResNet::new(

@@ -9,7 +9,7 @@
 
 use super::layers::Window;
 use super::sequential::{HiddenLayer, Row, Sequential, Table};
-use super::{BackboneEntry, InputSpec};
+use super::{BackboneEntry, InputSpec, Published};
 
 pub const VGG16: BackboneEntry = BackboneEntry {
     name: "vgg16",
@@ -19,6 +19,12 @@ pub const VGG16: BackboneEntry = BackboneEntry {
     min_size: 32,
     multiple_of: 1,
     smaller: None,
+    billion_products: 15.5,
+    published: &[Published {
+        file: "vgg16_bn-",
+        about: "ImageNet with labels, torchvision",
+        rank: 20,
+    }],
     adapt: |tensors, _| tensors,
     build: |path, shape| Box::new(Sequential::new(path, shape, &TABLE)),
 };

@@ -2,6 +2,7 @@
 //! what was learned (`assign`, `features`, `eval`, `preview`, the report).
 
 mod panels;
+pub mod start;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use tch::{Device, Tensor};
 
 use crate::cluster::assigner::{self, Assigner, FeatureKind, Stored};
-use crate::config::{Config, PlainView};
+use crate::config::{Config, Init, PlainView};
 use crate::data::augment;
 use crate::data::cache::decoding::decode_ahead;
 use crate::data::cache::{Pixels, Read};
@@ -175,10 +176,20 @@ pub fn build(config: &Config, device: Device) -> Result<Network> {
 /// The network that a run begins with: untrained, or with the weights that `config` names.
 pub fn initial(config: &Config, device: Device) -> Result<Network> {
     let network = build(config, device)?;
-    if let Some(init) = &config.model.init {
-        network.load(init)?;
+    if let Some(path) = weights_of(config) {
+        network.load(path)?;
     }
     Ok(network)
+}
+
+/// The file whose weights `config` begins with.
+fn weights_of(config: &Config) -> Option<&Path> {
+    match (&config.model.weights, &config.model.init) {
+        (Some(weights), _) => Some(&weights.path),
+        // As earlier versions wrote it.
+        (None, Init::From(path)) => Some(path),
+        (None, _) => None,
+    }
 }
 
 /// The usage error for a backbone that does not exist.

@@ -222,6 +222,7 @@ fn many_points_get_the_labels_of_each_alone() {
     let directions = tensor(&normal(27, 4, d as usize)).to_kind(Kind::Double);
     let assigner = Centroids {
         pca: Pca {
+            unit: false,
             mean: Tensor::zeros([d], (Kind::Double, tch::Device::Cpu)),
             components: directions,
             eigenvalues: Tensor::from_slice(&[4.0, 3.0, 2.0, 1.0]),

@@ -7,7 +7,7 @@ use clap::Args;
 use super::method_flags::MethodFlags;
 use crate::commands::named::named;
 use crate::commands::options::{Machine, Numbers, at_least_one, engines, listed};
-use crate::config::{CacheChoice, Keep, Schedule};
+use crate::config::{CacheChoice, Init, Keep, Schedule};
 use crate::model::BACKBONES;
 
 /// Learn from a directory of images.
@@ -31,10 +31,11 @@ pub struct TrainArgs {
     pub clusters: Option<usize>,
     #[arg(long, help = backbones())]
     pub arch: Option<String>,
-    /// Start from these weights (.safetensors)
-    #[arg(long, value_name = "WEIGHTS")]
-    pub init: Option<PathBuf>,
-    /// Passes over the images
+    /// What the network starts from: auto (published weights where they are found, unless a method or epochs are
+    /// asked for), none, imagenet (published weights), a file (.safetensors, .pth, .pt), or a run [default: auto]
+    #[arg(long, value_name = "WEIGHTS", value_parser = |text: &str| Ok::<_, String>(Init::from(text.to_string())))]
+    pub init: Option<Init>,
+    /// Passes over the images; 0 clusters the features of the network as it is
     #[arg(long)]
     pub epochs: Option<usize>,
     /// Images a step
@@ -86,9 +87,13 @@ pub struct TrainArgs {
     pub keep_labels: Option<Keep>,
     #[arg(long, help = engines())]
     pub engine: Option<String>,
-    /// Principal components that k-means sees at most
+    /// Principal components that are clustered at most
     #[arg(long)]
     pub components: Option<usize>,
+    /// Whether components are scaled to equal variance: true suits networks that learned from nothing, false
+    /// features of trained ones
+    #[arg(long, value_name = "BOOL")]
+    pub whiten: Option<bool>,
     #[command(flatten)]
     pub own: MethodFlags,
     /// Any option of the method: see `ssl-cluster methods`

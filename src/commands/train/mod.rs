@@ -18,7 +18,7 @@ use super::{ExitStatus, report};
 use crate::cluster::ENGINES;
 use crate::comm::OneProcess;
 use crate::config::defaults::{Choice, complete};
-use crate::config::{Config, Settings};
+use crate::config::{Config, Init, Settings};
 use crate::data::Dataset;
 use crate::data::cache::Watch;
 use crate::data::items::Items;
@@ -26,11 +26,13 @@ use crate::data::source::ImageSet;
 use crate::device::{self, Precision, describe, precision};
 use crate::error::{unknown, usage};
 use crate::method::{FeaturePrefetch, METHODS, MethodEntry, PrefetchedFeatures};
+use crate::model::weights::shapes;
 use crate::model::{self, Shape};
 use crate::monitor::{Monitor, duration};
 use crate::profile::{Part, Profile};
 use crate::run_dir::RunDir;
 use crate::train::{Outcome, RunEnv, Session, train};
+use crate::trained::start::choose;
 use crate::trained::{build, build_method, find_method, initial, items, unknown_arch};
 use crate::ui::Ui;
 pub use args::TrainArgs;
@@ -56,7 +58,13 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
     if !args.print_config {
         RunDir::check_free(&out)?;
     }
-    let settings = settings(args)?;
+    let mut settings = settings(args)?;
+    if let Some(Init::From(path)) = &settings.model.init
+        && path.is_file()
+    {
+        // What can go wrong at once does so before the images are looked for.
+        shapes(path)?;
+    }
     let device = device::select(settings.train.device.unwrap_or_default())?;
     let threads = device::set_threads(settings.train.threads);
     let set = find_images(inputs)?;
@@ -66,7 +74,16 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
         .clone()
         .unwrap_or_else(|| METHODS[0].name.into());
     let entry = find_method(&name)?;
-    let facts = facts(&set, device, threads);
+    let mut facts = facts(&set, device, threads);
+    let start = choose(&settings, &facts)?;
+    facts.pretrained = start.pretrained;
+    settings.model.init = Some(start.init);
+    settings.model.weights = Some(start.weights);
+    if let Some(arch) = start.arch {
+        settings.model.arch = Some(arch.into());
+    }
+    settings.data = settings.data.over(start.data);
+    let start_is_told = args.init.is_none();
     let info = run_info(typed_inputs(inputs)?, &set);
     let (mut config, mut choices) = complete(settings.over((entry.preset)(&facts)), &facts, info);
     config.train.method = name;
@@ -82,21 +99,35 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
         choices.retain(|before| before.name != choice.name);
         choices.push(choice);
     }
+    if start_is_told {
+        choices.insert(
+            0,
+            Choice {
+                name: "weights",
+                value: match &config.model.weights {
+                    Some(_) => "found".into(),
+                    None => "none".into(),
+                },
+                reason: start.reason,
+            },
+        );
+    }
     if args.print_config {
         std::io::stdout().write_all(config.to_toml()?.as_bytes())?;
         return Ok(ExitStatus::Done);
+    }
+    if config.train.epochs == 0 {
+        choices.retain(|choice| !OF_LEARNING.contains(&choice.name));
     }
     announce(entry, &set, &choices, device, numbers, ui);
 
     // What can go wrong at once does so before the images are read.
     let network = build(&config, device)?;
-    if let Some(init) = &config.model.init {
-        let loaded = network.load(init)?;
-        ui.note(&format!(
-            "{} tensors from {}",
-            loaded.loaded,
-            init.display()
-        ));
+    if let Some(weights) = &config.model.weights {
+        let loaded = network.load(&weights.path)?;
+        if !loaded.unexpected.is_empty() {
+            ui.note(&format!("  not used of the weights: {}", loaded.unused()));
+        }
     }
     let items = items(&config, set)?;
     let run = RunDir::create(&out)?;
@@ -126,6 +157,9 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
     };
     fit(&training, false, ui)
 }
+
+/// Choices that say nothing where nothing is learned.
+const OF_LEARNING: &[&str] = &["batch-size", "crop-scale", "reassign"];
 
 fn profile_of(args: &TrainArgs, device: Device) -> Profile {
     match args.profile {

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use super::args::TrainArgs;
 use crate::config::{
-    ClusterSettings, DataSettings, ModelSettings, OutputSettings, Settings, TrainSettings,
+    ClusterSettings, DataSettings, Init, ModelSettings, OutputSettings, Settings, TrainSettings,
 };
 use crate::error::usage;
 use crate::method::tables_of;
@@ -24,6 +24,8 @@ pub fn settings(args: &TrainArgs) -> Result<Settings> {
         // The other method's own options mean nothing to this one.
         file.method = toml::Table::new();
     }
+    // They are found anew.
+    file.model.weights = None;
     let flag = |given: bool| given.then_some(true);
     let typed = Settings {
         run: None,
@@ -41,10 +43,11 @@ pub fn settings(args: &TrainArgs) -> Result<Settings> {
         },
         model: ModelSettings {
             arch: args.arch.clone(),
-            init: args
-                .init
-                .as_deref()
-                .map(|init| Some(init.canonicalize().unwrap_or_else(|_| init.into()))),
+            init: args.init.clone().map(|init| match init {
+                Init::From(path) => Init::From(path.canonicalize().unwrap_or(path)),
+                named => named,
+            }),
+            weights: None,
         },
         train: TrainSettings {
             method: args.method.clone(),
@@ -64,6 +67,7 @@ pub fn settings(args: &TrainArgs) -> Result<Settings> {
             clusters: args.clusters,
             engine: args.engine.clone(),
             components: args.components,
+            whiten: args.whiten,
             ..ClusterSettings::default()
         },
         output: OutputSettings {

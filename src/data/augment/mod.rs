@@ -239,8 +239,8 @@ pub fn whole(images: &ImageBatch, size: i64) -> Tensor {
 /// The plain view `[b, 3, size, size] f32` in 0..1, of which features are taken.
 pub fn plain(images: &ImageBatch, size: i64, view: PlainView) -> Tensor {
     match view {
-        PlainView::Centre => centre(images, size),
-        PlainView::Whole => whole(images, size),
+        PlainView::Centre if images.side() as i64 >= size => centre(images, size),
+        PlainView::Centre | PlainView::Whole => whole(images, size),
     }
 }
 

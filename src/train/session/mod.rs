@@ -154,6 +154,10 @@ impl<'a> Session<'a> {
             let context = self.env.at(self.position);
             self.method.begin(&context)?;
         }
+        if self.env.config.train.epochs == 0 {
+            // No epoch will do so at its end.
+            self.save()?;
+        }
         Ok(())
     }
 
