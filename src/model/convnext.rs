@@ -1,7 +1,7 @@
 //! ConvNeXt-T: a residual network with a transformer's proportions.
 //!
 //! Liu et al., "A ConvNet for the 2020s", <https://arxiv.org/abs/2201.03545>. Names and geometry are torchvision's;
-//! timm's and the authors' names are mapped to them ([`adapt`]).
+//! timm's and the authors' names are mapped to them.
 //!
 //! Parameters: `features.0.{0,1}.*` (stem: convolution, norm), `features.{2,4,6}.{0,1}.*` (norm, convolution
 //! that halves the side), `features.{1,3,5,7}.{i}.layer_scale`,

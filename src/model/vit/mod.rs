@@ -6,7 +6,7 @@
 //! Parameters: `patch_embed.proj.*`, `cls_token`, `reg_token`, `pos_embed`, `norm_pre.*`,
 //! `blocks.{i}.{norm1,attn.qkv,attn.proj,norm2,mlp.fc1,mlp.fc2}.*`, `blocks.{i}.ls{1,2}.gamma` (DINOv3:
 //! `blocks.{i}.gamma_{1,2}`), `norm.*`, as far as a network has them. `pos_embed` has the positions of the input
-//! that the network is built for; those of a file are resampled to it ([`adapt`]).
+//! that the network is built for; those of a file are resampled to it (`adapt.rs`).
 
 mod adapt;
 mod block;
