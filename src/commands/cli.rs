@@ -60,6 +60,8 @@ pub enum Command {
     Preview(PreviewArgs),
     /// List the methods with their papers and options
     Methods,
+    /// List the published weights that were found on this machine, for which --arch, and where
+    Weights,
     /// Show what this machine offers: libtorch, CUDA, threads, memory
     Doctor(DoctorArgs),
     /// Show, or clear, the decoded images that are kept on disk

@@ -8,10 +8,10 @@ use clap::Args;
 
 use super::ExitStatus;
 use super::inputs::{find_images, report_skipped};
-use super::options::{Machine, Numbers, machine};
+use super::options::{Machine, Numbers, init, machine};
 use super::output::{Output, ends_in};
 use crate::cluster::assigner::FeatureKind;
-use crate::config::PlainView;
+use crate::config::{Init, PlainView};
 use crate::data::items::Items;
 use crate::data::source::{ImageFile, ImageSet, Skipped};
 use crate::device::precision;
@@ -20,6 +20,7 @@ use crate::matrix;
 use crate::model;
 use crate::model::network::Network;
 use crate::monitor::Monitor;
+use crate::trained::start::{best_published, no_published};
 use crate::trained::{Extractor, items, open_in, unknown_arch};
 use crate::ui::Ui;
 
@@ -36,9 +37,10 @@ pub struct FeaturesArgs {
     /// Backbone, in place of a run
     #[arg(long)]
     pub arch: Option<String>,
-    /// Its weights (.safetensors)
-    #[arg(long, value_name = "WEIGHTS", requires = "arch")]
-    pub init: Option<PathBuf>,
+    /// Its weights: imagenet (published ones: see `weights`), none, or a file (.safetensors, .pth, .pt)
+    /// [default: published ones where they are found]
+    #[arg(long, value_name = "WEIGHTS", requires = "arch", value_parser = init())]
+    pub init: Option<Init>,
     /// Side of the network's input in pixels, with --arch [default: what the backbone was made for]
     #[arg(long, requires = "arch")]
     pub size: Option<usize>,
@@ -54,6 +56,7 @@ pub struct FeaturesArgs {
 const FEATURES_EXAMPLES: &str = "\
 Examples:
   ssl-cluster features runs/photos new/ -o new.npy
+  ssl-cluster features --arch mobilenet_v2 photos/ -o photos.npy
   ssl-cluster features --arch resnet50 --init resnet50.safetensors photos/ -o photos.npy
   ssl-cluster cluster photos.npy --clusters 100 --pca 256 --whiten --l2";
 
@@ -84,6 +87,9 @@ pub fn run(args: FeaturesArgs, ui: &Ui) -> Result<ExitStatus> {
         }
     };
     let mut set = find_images(inputs)?;
+    if let Some(entry) = args.arch.as_deref().and_then(model::find) {
+        set.interpolation = entry.input.interpolation;
+    }
     leave_out_broken_lines(&mut set);
     let items: Arc<dyn Items> = match &config {
         Some(config) => items(config, set)?,
@@ -135,9 +141,16 @@ fn pretrained(arch: &str, args: &FeaturesArgs, device: tch::Device, ui: &Ui) -> 
     let size = args.size.unwrap_or(entry.input.size);
     let precision = precision(args.numbers.precision.unwrap_or_default(), device);
     let network = Network::new(entry, size, false, device, precision)?;
-    match args.init.as_deref() {
-        Some(init) => report_loaded(&network, init, ui)?,
-        None => ui.warn("no --init: these are the features of an untrained network"),
+    let of_published = || best_published(entry).map(|found| found.path);
+    let weights = match args.init.clone().unwrap_or(Init::Auto) {
+        Init::From(path) => Some(path),
+        Init::None => None,
+        Init::Auto => of_published(),
+        Init::ImageNet => Some(of_published().ok_or_else(|| no_published(Some(arch)))?),
+    };
+    match weights {
+        Some(weights) => report_loaded(&network, &weights, ui)?,
+        None => ui.warn("without weights (--init) these are the features of an untrained network"),
     }
     Ok(Extractor {
         network,

@@ -18,6 +18,7 @@ mod preview;
 mod report;
 mod train;
 mod transport;
+mod weights;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -89,6 +90,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitStatus> {
         Command::Report(args) => report::run(args, ui),
         Command::Preview(args) => preview::run(args, ui),
         Command::Methods => methods::run(),
+        Command::Weights => weights::run(ui),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

@@ -2,8 +2,10 @@
 
 use anyhow::Result;
 use clap::Args;
+use clap::builder::{StringValueParser, TypedValueParser};
 
 use crate::cluster::ENGINES;
+use crate::config::Init;
 use crate::device::{self, DeviceChoice, PrecisionChoice};
 
 /// Where to compute.
@@ -40,6 +42,11 @@ pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(number) => Ok(number),
         Err(_) => Err("it must be a whole number".into()),
     }
+}
+
+/// Reads `--init`.
+pub(super) fn init() -> impl TypedValueParser<Value = Init> {
+    StringValueParser::new().map(Init::from)
 }
 
 /// The help of an option that takes one of a registry's names.

@@ -82,20 +82,38 @@ impl Places {
         }
     }
 
+    /// Those that there are.
+    pub fn named(&self) -> impl Iterator<Item = (Place, &Path)> {
+        let all = [
+            (Place::Own, &self.own),
+            (Place::TorchHub, &self.torch_hub),
+            (Place::HuggingFace, &self.hugging_face),
+        ];
+        let some = all.into_iter();
+        some.filter_map(|(place, directory)| Some((place, directory.as_deref()?)))
+    }
+
     /// The published weights that lie there, those of the first backbone first. What cannot be read is not there.
     pub fn find(&self) -> Vec<Found> {
-        let mut found = Vec::new();
-        for (place, directory) in [(Place::Own, &self.own), (Place::TorchHub, &self.torch_hub)] {
-            let files = directory.as_deref().map(listed).unwrap_or_default();
-            let files = files.into_iter().filter(|path| path.is_file());
-            found.extend(files.filter_map(|path| named(&file_name(&path), path, place)));
-        }
-        let repositories = self.hugging_face.as_deref().map(listed).unwrap_or_default();
-        found.extend(repositories.into_iter().filter_map(|repository| {
-            let name = file_name(&repository);
+        let of_file = |path: PathBuf, place| named(&file_name(&path), path, place);
+        let of_repository = |path: PathBuf, place| {
+            let name = file_name(&path);
             let (_, name) = name.strip_prefix("models--")?.split_once("--")?;
-            named(name, in_repository(&repository)?, Place::HuggingFace)
-        }));
+            named(name, in_repository(&path)?, place)
+        };
+        let mut found = Vec::new();
+        for (place, directory) in self.named() {
+            let entries = listed(directory).into_iter();
+            match place {
+                Place::HuggingFace => {
+                    found.extend(entries.filter_map(|path| of_repository(path, place)));
+                }
+                Place::Own | Place::TorchHub => {
+                    let files = entries.filter(|path| path.is_file());
+                    found.extend(files.filter_map(|path| of_file(path, place)));
+                }
+            }
+        }
         let place = |found: &Found| {
             let entries = BACKBONES.iter();
             entries

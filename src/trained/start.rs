@@ -69,11 +69,7 @@ pub fn choose(settings: &Settings, facts: &Facts) -> Result<Start> {
         Init::From(path) => of_file(path, arch, facts),
         Init::ImageNet => match best(arch, facts) {
             Some(found) => of_published(found, facts),
-            None => Err(usage(format!(
-                "no published weights were found for {}: `ssl-cluster weights` tells where they are looked for, \
-                 scripts/weights.sh fetches some",
-                arch.unwrap_or("any backbone")
-            ))),
+            None => Err(no_published(arch)),
         },
         Init::Auto if learns => Ok(Start::from_nothing(
             "to learn was asked for (--init imagenet starts from published weights)",
@@ -85,6 +81,22 @@ pub fn choose(settings: &Settings, facts: &Facts) -> Result<Start> {
             )),
         },
     }
+}
+
+/// The best published weights for a backbone that are on this machine.
+pub fn best_published(entry: &BackboneEntry) -> Option<Found> {
+    let all = Places::of_user().find().into_iter();
+    all.filter(|found| found.entry.name == entry.name)
+        .max_by_key(|found| found.published.rank)
+}
+
+/// The usage error where published weights were asked for and there are none.
+pub fn no_published(arch: Option<&str>) -> anyhow::Error {
+    usage(format!(
+        "no published weights were found for {}: `ssl-cluster weights` tells where they are looked for, \
+         scripts/weights.sh fetches some",
+        arch.unwrap_or("any backbone")
+    ))
 }
 
 /// The weights that give the best features of those which get through the images in time; where none do, the

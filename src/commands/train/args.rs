@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::method_flags::MethodFlags;
 use crate::commands::named::named;
-use crate::commands::options::{Machine, Numbers, at_least_one, engines, listed};
+use crate::commands::options::{Machine, Numbers, at_least_one, engines, init, listed};
 use crate::config::{CacheChoice, Init, Keep, Schedule};
 use crate::model::BACKBONES;
 
@@ -33,7 +33,7 @@ pub struct TrainArgs {
     pub arch: Option<String>,
     /// What the network starts from: auto (published weights where they are found, unless a method or epochs are
     /// asked for), none, imagenet (published weights), a file (.safetensors, .pth, .pt), or a run [default: auto]
-    #[arg(long, value_name = "WEIGHTS", value_parser = |text: &str| Ok::<_, String>(Init::from(text.to_string())))]
+    #[arg(long, value_name = "WEIGHTS", value_parser = init())]
     pub init: Option<Init>,
     /// Passes over the images; 0 clusters the features of the network as it is
     #[arg(long)]
