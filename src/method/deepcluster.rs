@@ -68,7 +68,7 @@ enum Clusterer {
     #[default]
     Auto,
     Kmeans,
-    /// K-means from the means of Ward's clusters.
+    /// K-means from the clusters of Ward's linkage, on points that are drawn to their neighbours.
     Ward,
     /// Power iteration on the graph of nearest neighbours (`clustering.py: PIC`).
     Pic,
@@ -330,7 +330,7 @@ impl Method for DeepCluster {
 
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
         match self.options.clusterer {
-            Clusterer::Kmeans => label_by_clusters(context, Beginning::Random, self.options.empty),
+            Clusterer::Kmeans => label_by_clusters(context, Beginning::Best, self.options.empty),
             Clusterer::Auto | Clusterer::Ward => {
                 label_by_clusters(context, Beginning::Ward, self.options.empty)
             }

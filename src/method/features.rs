@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Context, Labelling, View};
 use crate::cluster::assigner::{Assigner, Centroids, FeatureKind, StoredPoints};
+use crate::cluster::neighbours::{MOST_SMOOTHED, smoothed};
 use crate::cluster::pic::{self, Pic, PicOptions};
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::cluster::{self, ClusterError, Clustering, Empty, Init, KMeansOptions, linkage};
@@ -15,7 +16,7 @@ use crate::error::usage;
 use crate::monitor::{Interrupted, Phase};
 use crate::random::Purpose;
 use crate::record::LabelStepRecord;
-use crate::tensors::from_labels;
+use crate::tensors::{from_labels, to_labels};
 
 /// Features clustered as DeepCluster does: PCA, whitening (or directions), L2, then what gave `clusters`.
 #[derive(Debug)]
@@ -33,16 +34,21 @@ pub struct Groups {
     pub pic: Pic,
 }
 
-/// Where k-means begins.
+/// Where k-means begins, and with it how much is done for its result.
 #[derive(Debug, Clone, Copy)]
 pub enum Beginning<'a> {
     /// At points drawn at random.
     Random,
+    /// Several times at points drawn far apart (k-means++): the best is taken.
+    Best,
     /// At the means of these labels.
     Labels(&'a [u32]),
-    /// At the means of Ward's clusters, which it can only make tighter.
+    /// At the means of Ward's clusters of smoothed points: nothing is drawn.
     Ward,
 }
+
+/// Runs of k-means for [`Beginning::Best`].
+const RESTARTS: usize = 10;
 
 /// Clusters hidden features `[n, d]` by k-means; `empty` says what becomes of clusters that no image chose.
 ///
@@ -55,7 +61,8 @@ pub fn cluster_features(
     empty: Empty,
 ) -> Result<Clustered<Clustering>> {
     let options = &context.config.cluster;
-    if matches!(beginning, Beginning::Ward) && context.comm.size() > 1 {
+    let alone = context.comm.size() == 1;
+    if matches!(beginning, Beginning::Ward) && !alone {
         bail!(usage(
             "Ward's linkage wants all images in one process: take k-means"
         ));
@@ -63,31 +70,54 @@ pub fn cluster_features(
     clustered(context, features, |points| {
         let engine = cluster::engine(&options.engine)
             .with_context(|| format!("there is no k-means engine '{}'", options.engine))?;
-        let seed = context.step_seed(Purpose::Clustering);
-        let means = |labels: &[u32]| means_of(context.comm, &points, labels, options.clusters);
-        let start = match beginning {
-            Beginning::Random => None,
-            Beginning::Labels(labels) => Some(means(labels)),
+        let kmeans = KMeansOptions {
+            clusters: options.clusters,
+            iterations: options.iterations,
+            seed: context.step_seed(Purpose::Clustering),
+            empty,
+            device: Some(context.network.device()),
+            comm: context.comm,
+            ..KMeansOptions::default()
+        };
+        let means = |points: &Tensor, labels: &[u32]| {
+            means_of(context.comm, points, labels, options.clusters)
+        };
+        let clustering = match beginning {
+            Beginning::Random => cluster::cluster(engine, &points, &kmeans)?,
+            Beginning::Best => {
+                let best = KMeansOptions {
+                    init: if alone { Init::PlusPlus } else { Init::Random },
+                    restarts: RESTARTS,
+                    ..kmeans
+                };
+                cluster::cluster(engine, &points, &best)?
+            }
+            Beginning::Labels(labels) => {
+                let means = means(&points, labels);
+                let init = Init::Given(&means);
+                cluster::cluster(engine, &points, &KMeansOptions { init, ..kmeans })?
+            }
             Beginning::Ward => {
                 let stop = || context.monitor.stopping();
-                let labels = linkage::labels(&points, None, options.clusters, engine, seed, &stop);
-                Some(means(&labels.map_err(interrupted)?))
+                let near = match points.size()[0] as usize <= MOST_SMOOTHED {
+                    true => smoothed(&points)?,
+                    false => points.shallow_clone(),
+                };
+                let labels =
+                    linkage::labels(&near, None, options.clusters, engine, kmeans.seed, &stop);
+                let of_ward = means(&near, &labels.map_err(interrupted)?);
+                let init = Init::Given(&of_ward);
+                let near = cluster::cluster(engine, &near, &KMeansOptions { init, ..kmeans })?;
+                // What is labelled, now and later, are points as they are.
+                let own = means(&points, &to_labels(&near.labels));
+                let last = KMeansOptions {
+                    init: Init::Given(&own),
+                    iterations: 0,
+                    ..kmeans
+                };
+                cluster::cluster(engine, &points, &last)?
             }
         };
-        let clustering = cluster::cluster(
-            engine,
-            &points,
-            &KMeansOptions {
-                clusters: options.clusters,
-                iterations: options.iterations,
-                seed,
-                init: start.as_ref().map_or(Init::Random, Init::Given),
-                empty,
-                device: Some(context.network.device()),
-                comm: context.comm,
-                ..KMeansOptions::default()
-            },
-        )?;
         let statistics = &clustering.statistics;
         let record = LabelStepRecord {
             clusters: options.clusters,
