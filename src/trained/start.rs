@@ -14,7 +14,7 @@ use crate::model::{self, BackboneEntry};
 
 /// Sides of the input of a network with published weights where images are as small as thumbnails: they were
 /// trained on larger things, and see little in fewer pixels.
-const THUMBNAIL_INPUT: usize = 128;
+const THUMBNAIL_INPUT: usize = 192;
 
 /// Products a second, in billions, of a thread (measured: MobileNetV2 in bf16, two cores of a Zen 5) and of a
 /// GPU, and the seconds that a pass over all images may take where there is a choice.

@@ -6,6 +6,7 @@ mod inputs;
 mod options;
 mod resume;
 mod train;
+mod weights;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -19,6 +20,11 @@ use tempfile::TempDir;
 pub fn ssl_cluster(args: &[&str]) -> Command {
     let mut command = Command::cargo_bin("ssl-cluster").unwrap();
     command.args(args).env_remove("SSL_CLUSTER_DEVICE");
+    // Published weights that lie on this machine would change what runs begin with.
+    for cache in ["SSL_CLUSTER_WEIGHTS", "TORCH_HOME", "HF_HOME"] {
+        command.env(cache, "nowhere");
+    }
+    command.env_remove("HF_HUB_CACHE");
     command
 }
 

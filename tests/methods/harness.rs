@@ -40,6 +40,7 @@ pub fn config(entry: &MethodEntry, images: usize, edit: impl Fn(&mut Config)) ->
         height: 32,
         device: Device::Cpu,
         threads: 1,
+        pretrained: None,
         registry: REGISTRY,
     };
     let info = RunInfo {

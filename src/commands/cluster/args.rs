@@ -20,7 +20,7 @@ pub struct ClusterArgs {
     #[arg(long, short = 'k')]
     pub clusters: Option<usize>,
     /// K-means; labels of equal sizes by optimal transport; power iteration on the graph of nearest
-    /// neighbours, which finds the number of clusters itself
+    /// neighbours, which finds the number of clusters itself; Ward's linkage, exact up to 20,000 rows
     #[arg(long, value_enum, default_value_t = ClusterMethod::Kmeans)]
     pub method: ClusterMethod,
     #[arg(long, help = engines())]
@@ -35,7 +35,7 @@ pub struct ClusterArgs {
     /// [default: split]
     #[arg(long, value_parser = named::<Empty>())]
     pub empty: Option<Empty>,
-    /// A weight for each row (k-means), in a file of one column
+    /// A weight for each row (k-means, Ward), in a file of one column
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
     /// Learn from so many points for each cluster at most, drawn at random (all are labelled)
@@ -103,6 +103,7 @@ Examples:
   ssl-cluster cluster features.npy -k 100 --pca 256 --whiten --l2 --centroids centroids.npy
   ssl-cluster cluster scores.npy --method sinkhorn --lambda 25 --stats stats.json
   ssl-cluster cluster features.npy --method pic --pca 256 --whiten --l2
+  ssl-cluster cluster features.npy --method ward -k 20 --l2
 
 Each line on stdout is {\"index\":0,\"label\":17,\"distance\":0.41}; index counts the rows from 0, and
 distance, which only k-means gives, is that to the centroid. With --pca, --whiten or --l2, centroids and
@@ -113,6 +114,7 @@ pub enum ClusterMethod {
     Kmeans,
     Sinkhorn,
     Pic,
+    Ward,
 }
 
 impl ClusterMethod {
@@ -122,6 +124,7 @@ impl ClusterMethod {
             Self::Kmeans => "kmeans",
             Self::Sinkhorn => "sinkhorn",
             Self::Pic => "pic",
+            Self::Ward => "ward",
         }
     }
 }

@@ -3,16 +3,16 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tch::{Device, Kind, Tensor};
 
 use super::args::ClusterArgs;
 use super::{Output, RowLabel, Stats};
 use crate::cluster::preprocess::l2_rows;
-use crate::cluster::{self, ENGINES, Init, KMeansOptions};
+use crate::cluster::{self, Init, KMeansOptions};
 use crate::comm::OneProcess;
 use crate::commands::mended_by_options;
-use crate::error::{unknown, usage};
+use crate::error::usage;
 use crate::matrix;
 use crate::monitor::Monitor;
 use crate::ui::Ui;
@@ -24,9 +24,7 @@ pub fn run(
     of_centroids: Option<Output>,
     ui: &Ui,
 ) -> Result<(Vec<RowLabel>, Stats)> {
-    let name = args.engine.as_deref().unwrap_or(ENGINES[0].name);
-    let engine = cluster::engine(name)
-        .ok_or_else(|| unknown("engine", name, ENGINES.iter().map(|engine| engine.name)))?;
+    let engine = super::engine(args)?;
     let started = Instant::now();
     let points = super::prepared(args, matrix, device)?;
     let prepared = started.elapsed().as_secs_f64();
@@ -56,26 +54,7 @@ pub fn run(
         (None, Some(centroids)) => centroids.size()[0] as usize,
         (None, None) => return Err(usage("k-means needs --clusters")),
     };
-    let weights = match &args.weights {
-        None => None,
-        Some(file) => {
-            let column = matrix::read(file)?;
-            let n = points.size()[0];
-            if column.size() != [n, 1] {
-                bail!(
-                    "'{}' holds {} rows of {} for {n} rows of points: it should be one column of weights",
-                    file.display(),
-                    column.size()[0],
-                    column.size()[1]
-                );
-            }
-            let column = column.flatten(0, -1);
-            cluster::check_weights(&column, n as usize)
-                .and_then(|()| cluster::check_total(cluster::total(&column)))
-                .with_context(|| format!("'{}'", file.display()))?;
-            Some(column)
-        }
-    };
+    let weights = super::weights(args, points.size()[0])?;
     let options = KMeansOptions {
         clusters,
         iterations: args.iterations.unwrap_or(20),

@@ -1,14 +1,15 @@
-//! `cluster`: k-means, Sinkhorn-Knopp or power iteration on any matrix, no network in sight.
+//! `cluster`: k-means, Ward's linkage, Sinkhorn-Knopp or power iteration on any matrix, no network in sight.
 
 mod args;
 mod kmeans;
 mod pic;
 mod sinkhorn;
+mod ward;
 
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
@@ -16,10 +17,10 @@ use super::ExitStatus;
 use super::options::machine;
 use super::output::{Output, ends_in};
 use crate::cluster::preprocess::{Pca, l2_rows};
-use crate::cluster::{Assignment, Empty};
+use crate::cluster::{self, Assignment, ENGINES, Empty, Engine};
 use crate::comm::OneProcess;
 use crate::device::holds;
-use crate::error::usage;
+use crate::error::{unknown, usage};
 use crate::matrix;
 use crate::monitor::Monitor;
 use crate::ui::Ui;
@@ -74,6 +75,7 @@ pub fn run(args: ClusterArgs, ui: &Ui) -> Result<ExitStatus> {
         }
         ClusterMethod::Sinkhorn => sinkhorn::run(&args, matrix, ui).with_context(place)?,
         ClusterMethod::Pic => pic::run(&args, &matrix, device, ui).with_context(place)?,
+        ClusterMethod::Ward => ward::run(&args, &matrix, device, ui).with_context(place)?,
     };
     let empty = stats.sizes.iter().filter(|&&size| size == 0).count();
     if empty > 0 {
@@ -85,7 +87,9 @@ pub fn run(args: ClusterArgs, ui: &Ui) -> Result<ExitStatus> {
                     "no row is nearest to their centroids, and --empty keep leaves them so",
                 ClusterMethod::Kmeans if args.empty.is_none_or(|empty| empty == Empty::Split) =>
                     "there are few different rows (--empty farthest fills what can be filled)",
-                ClusterMethod::Kmeans | ClusterMethod::Pic => "there are few different rows",
+                ClusterMethod::Kmeans | ClusterMethod::Pic | ClusterMethod::Ward => {
+                    "there are few different rows"
+                }
                 ClusterMethod::Sinkhorn if args.exact_balance =>
                     "there are fewer rows than columns",
                 ClusterMethod::Sinkhorn =>
@@ -107,7 +111,7 @@ pub fn run(args: ClusterArgs, ui: &Ui) -> Result<ExitStatus> {
 
 /// An option that does nothing must not look as if it did.
 fn refuse_options_of_other_methods(args: &ClusterArgs) -> Result<()> {
-    use ClusterMethod::{Kmeans, Pic, Sinkhorn};
+    use ClusterMethod::{Kmeans, Pic, Sinkhorn, Ward};
     let limit = args.max_points_per_centroid;
     let options: &[(&str, bool, &[ClusterMethod])] = &[
         ("--input", args.input.is_some(), &[Sinkhorn]),
@@ -118,18 +122,18 @@ fn refuse_options_of_other_methods(args: &ClusterArgs) -> Result<()> {
         ("--neighbours", args.neighbours.is_some(), &[Pic]),
         ("--sigma", args.sigma.is_some(), &[Pic]),
         ("--alpha", args.alpha.is_some(), &[Pic]),
-        ("--engine", args.engine.is_some(), &[Kmeans]),
+        ("--engine", args.engine.is_some(), &[Kmeans, Ward]),
         ("--init", args.init.is_some(), &[Kmeans]),
         ("--restarts", args.restarts.is_some(), &[Kmeans]),
         ("--empty", args.empty.is_some(), &[Kmeans]),
-        ("--weights", args.weights.is_some(), &[Kmeans]),
+        ("--weights", args.weights.is_some(), &[Kmeans, Ward]),
         ("--max-points-per-centroid", limit.is_some(), &[Kmeans]),
         ("--spherical", args.spherical, &[Kmeans]),
         ("--centroids", args.centroids.is_some(), &[Kmeans]),
         ("--tolerance", args.tolerance.is_some(), &[Kmeans, Sinkhorn]),
-        ("--pca", args.pca.is_some(), &[Kmeans, Pic]),
-        ("--whiten", args.whiten, &[Kmeans, Pic]),
-        ("--l2", args.l2, &[Kmeans, Pic]),
+        ("--pca", args.pca.is_some(), &[Kmeans, Pic, Ward]),
+        ("--whiten", args.whiten, &[Kmeans, Pic, Ward]),
+        ("--l2", args.l2, &[Kmeans, Pic, Ward]),
     ];
     let wrong = options
         .iter()
@@ -142,6 +146,34 @@ fn refuse_options_of_other_methods(args: &ClusterArgs) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// The k-means engine that is asked for.
+fn engine(args: &ClusterArgs) -> Result<&'static Engine> {
+    let name = args.engine.as_deref().unwrap_or(ENGINES[0].name);
+    let known = ENGINES.iter().map(|engine| engine.name);
+    cluster::engine(name).ok_or_else(|| unknown("engine", name, known))
+}
+
+/// The weights `[n]` that are given for `n` rows.
+fn weights(args: &ClusterArgs, n: i64) -> Result<Option<Tensor>> {
+    let Some(file) = &args.weights else {
+        return Ok(None);
+    };
+    let column = matrix::read(file)?;
+    if column.size() != [n, 1] {
+        bail!(
+            "'{}' holds {} rows of {} for {n} rows of points: it should be one column of weights",
+            file.display(),
+            column.size()[0],
+            column.size()[1]
+        );
+    }
+    let column = column.flatten(0, -1);
+    cluster::check_weights(&column, n as usize)
+        .and_then(|()| cluster::check_total(cluster::total(&column)))
+        .with_context(|| format!("'{}'", file.display()))?;
+    Ok(Some(column))
 }
 
 /// The points on `device`, or where they are if they take too much of it, as --pca, --whiten and --l2 want
