@@ -89,7 +89,7 @@ pub(super) fn facts(set: &ImageSet, device: Device, threads: usize) -> Facts {
         device,
         threads,
         registry: REGISTRY,
-        pretrained: None,
+        ready: None,
     }
 }
 

@@ -19,13 +19,14 @@ pub struct Facts {
     pub device: Device,
     pub threads: usize,
     pub registry: Registry,
-    /// What the network starts from, if not from nothing.
-    pub pretrained: Option<Pretrained>,
+    /// What the backbone wants, where its features are ready.
+    pub ready: Option<Ready>,
 }
 
-/// A network that has learned before: what its images are.
+/// A backbone whose features are ready without learning (a network that has learned before, or hand-made
+/// descriptors): what its images are.
 #[derive(Debug, Clone, Copy)]
-pub struct Pretrained {
+pub struct Ready {
     /// Side of the input, in pixels.
     pub size: usize,
     pub interpolation: Interpolation,
@@ -88,14 +89,14 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
     let short = facts.short();
 
     let size = settings.data.size.unwrap_or_else(|| match short {
-        _ if facts.pretrained.is_some() => facts.pretrained.map_or(0, |known| known.size),
+        _ if facts.ready.is_some() => facts.ready.map_or(0, |known| known.size),
         0..=SMALL => short.clamp(16, SMALL),
         _ if on_cpu => CPU_PHOTO.min(short),
         _ => PHOTO.0.min(short),
     });
     let median = format!("the images are about {}x{}", facts.width, facts.height);
     let why_size = match short {
-        _ if facts.pretrained.is_some() => format!("{median}; what the weights were trained for"),
+        _ if facts.ready.is_some() => format!("{median}; seen as the features want them"),
         0..=SMALL => format!("{median}: taken as they are"),
         _ if on_cpu => format!(
             "{median}; kept small for a CPU, --size {} shows more",
@@ -159,14 +160,13 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
         settings.train.batch_size.is_none(),
     );
 
-    let epochs =
-        settings
-            .train
-            .epochs
-            .unwrap_or_else(|| match facts.pretrained.is_some() && !learns {
-                true => 0,
-                false => default_epochs(facts, &arch),
-            });
+    let epochs = settings
+        .train
+        .epochs
+        .unwrap_or_else(|| match facts.ready.is_some() && !learns {
+            true => 0,
+            false => default_epochs(facts, &arch),
+        });
     let why_epochs = match epochs {
         0 => "the features are clustered as they are (--epochs N learns on top of them)".into(),
         _ => format!(
@@ -195,7 +195,7 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
     let defaults = Config {
         data: DataConfig {
             size,
-            store: match facts.pretrained {
+            store: match facts.ready {
                 Some(_) if facts.thumbnails() => short.min(size),
                 // The whole square is looked at: what lies at its border tells, too.
                 Some(_) => size,
@@ -211,12 +211,12 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             solarise: 0.0,
             sobel: false,
             grey: false,
-            plain: match facts.pretrained {
+            plain: match facts.ready {
                 Some(_) => PlainView::Whole,
                 None => PlainView::Centre,
             },
             interpolation: facts
-                .pretrained
+                .ready
                 .map_or_else(Interpolation::default, |known| known.interpolation),
         },
         model: ModelConfig {
@@ -243,11 +243,11 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             clusters,
             engine: facts.registry.engine.into(),
             iterations: 20,
-            components: match facts.pretrained {
-                Some(_) => PRETRAINED_COMPONENTS,
+            components: match facts.ready {
+                Some(_) => READY_COMPONENTS,
                 None => default_components(facts.images),
             },
-            whiten: facts.pretrained.is_none(),
+            whiten: facts.ready.is_none(),
         },
         output: OutputConfig {
             keep_labels: Keep::Newest(1),
@@ -293,8 +293,8 @@ fn default_batch(images: usize) -> usize {
     batch
 }
 
-/// Of the directions of a trained network's features, which are not whitened.
-const PRETRAINED_COMPONENTS: usize = 128;
+/// Of the directions of features that are ready, which are not whitened.
+const READY_COMPONENTS: usize = 128;
 
 /// As many epochs as a budget of images allows, between what teaches something and what the papers
 /// run.

@@ -148,7 +148,7 @@ fn seen(config: &Config) -> Facts {
         device: Device::Cpu,
         threads: config.train.threads,
         registry: REGISTRY,
-        pretrained: None,
+        ready: None,
     }
 }
 

@@ -75,6 +75,12 @@ fn preset(facts: &Facts) -> Settings {
 
 fn resolve(config: &Config, table: &mut toml::Table) -> Result<Vec<Choice>> {
     let options = Options::parse(table)?;
+    if config.train.epochs == 0 {
+        bail!(crate::error::usage(
+            "sela's heads are what gives its labels, and --epochs 0 leaves them untrained: give some epochs, or \
+             take --method deepcluster"
+        ));
+    }
     if options.label_steps > 0 {
         return Ok(Vec::new());
     }

@@ -8,6 +8,7 @@ pub mod alexnet;
 pub mod conv4;
 pub mod convnext;
 pub mod decoder;
+pub mod descriptors;
 pub mod heads;
 pub mod input;
 pub mod lab;
@@ -230,6 +231,7 @@ impl BackboneEntry {
 
 /// Every backbone, smallest first.
 pub const BACKBONES: &[BackboneEntry] = &[
+    descriptors::DESCRIPTORS,
     conv4::CONV4,
     mobilenet::MOBILENET_V2,
     resnet::RESNET18,
@@ -266,6 +268,16 @@ pub fn default_backbone(small: bool, on_cpu: bool, images: usize) -> &'static st
         _ => resnet::RESNET18,
     };
     entry.name
+}
+
+/// What images are described by where nothing is to be learned, and nothing has been.
+pub fn unlearned_backbone() -> &'static str {
+    descriptors::DESCRIPTORS.name
+}
+
+/// Whether a backbone has anything to learn.
+pub fn learns(name: &str) -> bool {
+    name != descriptors::DESCRIPTORS.name
 }
 
 /// Whether a CPU gets through many images with it.

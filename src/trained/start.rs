@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use super::open;
-use crate::config::defaults::{Facts, Pretrained};
+use crate::config::defaults::{Facts, Ready};
 use crate::config::{DataSettings, Init, Settings, WeightsFile};
 use crate::error::usage;
 use crate::model::published::{Found, Place, Places};
@@ -30,7 +30,7 @@ pub struct Start {
     pub arch: Option<&'static str>,
     pub weights: Option<WeightsFile>,
     /// What the images become for it.
-    pub pretrained: Option<Pretrained>,
+    pub ready: Option<Ready>,
     /// Options of the run that it goes on from.
     pub data: DataSettings,
     /// Why, for people.
@@ -43,9 +43,24 @@ impl Start {
             init: Init::None,
             arch: None,
             weights: None,
-            pretrained: None,
+            ready: None,
             data: DataSettings::default(),
             reason: reason.into(),
+        }
+    }
+
+    /// Hand-made descriptors, where no backbone is asked for: a network that has learned nothing gives worse
+    /// features.
+    fn described(arch: Option<&str>, reason: &str) -> Self {
+        let entry = model::find(arch.unwrap_or(model::unlearned_backbone()));
+        let described = entry.filter(|entry| !model::learns(entry.name));
+        Self {
+            arch: described.map(|entry| entry.name),
+            ready: described.map(|entry| Ready {
+                size: entry.input.size,
+                interpolation: entry.input.interpolation,
+            }),
+            ..Self::from_nothing(reason)
         }
     }
 }
@@ -64,7 +79,8 @@ pub fn choose(settings: &Settings, facts: &Facts) -> Result<Start> {
     let train = &settings.train;
     let learns = train.epochs != Some(0) && (train.method.is_some() || train.epochs.is_some());
     match settings.model.init.clone().unwrap_or(Init::Auto) {
-        Init::None => Ok(Start::from_nothing("--init none")),
+        Init::None if learns => Ok(Start::from_nothing("--init none")),
+        Init::None => Ok(Start::described(arch, "--init none")),
         Init::From(path) if path.is_dir() => of_run(&path, arch, facts),
         Init::From(path) => of_file(path, arch, facts),
         Init::ImageNet => match best(arch, facts) {
@@ -76,7 +92,8 @@ pub fn choose(settings: &Settings, facts: &Facts) -> Result<Start> {
         )),
         Init::Auto => match best(arch, facts) {
             Some(found) => of_published(found, facts),
-            None => Ok(Start::from_nothing(
+            None => Ok(Start::described(
+                arch,
                 "no published weights are on this machine: scripts/weights.sh fetches some",
             )),
         },
@@ -131,8 +148,8 @@ fn side(entry: &BackboneEntry, facts: &Facts) -> usize {
     }
 }
 
-fn pretrained(entry: &BackboneEntry, facts: &Facts) -> Pretrained {
-    Pretrained {
+fn ready(entry: &BackboneEntry, facts: &Facts) -> Ready {
+    Ready {
         size: side(entry, facts),
         interpolation: entry.input.interpolation,
     }
@@ -153,7 +170,7 @@ fn of_published(found: Found, facts: &Facts) -> Result<Start> {
         init: Init::ImageNet,
         arch: Some(entry.name),
         weights: Some(described(&path, published.about.into())?),
-        pretrained: Some(pretrained(entry, facts)),
+        ready: Some(ready(entry, facts)),
         data: DataSettings::default(),
         reason: format!("{}{place}", published.about),
     })
@@ -173,7 +190,7 @@ fn of_file(path: PathBuf, arch: Option<&str>, facts: &Facts) -> Result<Start> {
     Ok(Start {
         arch: entry.map(|entry| entry.name),
         weights: Some(described(&path, name)?),
-        pretrained: entry.map(|entry| pretrained(entry, facts)),
+        ready: entry.map(|entry| ready(entry, facts)),
         data: DataSettings::default(),
         reason: path.display().to_string(),
         init: Init::From(path),
@@ -197,7 +214,7 @@ fn of_run(path: &Path, arch: Option<&str>, _facts: &Facts) -> Result<Start> {
         init: Init::From(path.into()),
         arch: Some(entry.name),
         weights: Some(described(&run.model(), path.display().to_string())?),
-        pretrained: Some(Pretrained {
+        ready: Some(Ready {
             size: data.size,
             interpolation: data.interpolation,
         }),

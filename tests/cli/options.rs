@@ -48,7 +48,7 @@ fn wrong_usage_exits_with_2_and_names_what_would_do() {
         (&["--set", "balance=maybe"], "balance"),
         (&["--set", "balance"], "KEY=VALUE"),
         (&["--reassign=-1"], "--reassign"),
-        (&["--epochs", "0"], "--epochs"),
+        (&["--method", "sela", "--epochs", "0"], "--epochs"),
         (&["--arch", "alexnet", "--size", "28"], "at least 63"),
         (
             &["--arch", "vit_small_patch14_dinov2", "--size", "220"],

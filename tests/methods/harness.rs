@@ -40,7 +40,7 @@ pub fn config(entry: &MethodEntry, images: usize, edit: impl Fn(&mut Config)) ->
         height: 32,
         device: Device::Cpu,
         threads: 1,
-        pretrained: None,
+        ready: None,
         registry: REGISTRY,
     };
     let info = RunInfo {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ssl_cluster::model::weights::named_variables;
-use ssl_cluster::model::{BACKBONES, Shape, ShapeError, find, sobel};
+use ssl_cluster::model::{BACKBONES, Shape, ShapeError, find, learns, sobel};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::*;
@@ -99,7 +99,8 @@ fn alexnet_answers_as_deepclusters() {
 
 #[test]
 fn every_backbone_trains_on_edges_at_its_smallest_size() {
-    for entry in BACKBONES.iter().filter(|entry| entry.smaller.is_none()) {
+    let learning = BACKBONES.iter().filter(|entry| learns(entry.name));
+    for entry in learning.filter(|entry| entry.smaller.is_none()) {
         let size = entry.size_from(0) as i64;
         let (vs, backbone) = build(entry.name, size, 2);
         let images = Tensor::randn([2, 3, size, size], (Kind::Float, Device::Cpu));

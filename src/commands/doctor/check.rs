@@ -166,7 +166,7 @@ fn options(entry: &MethodEntry, images: usize) -> Result<Config> {
         device: Device::Cpu,
         threads: 1,
         registry: REGISTRY,
-        pretrained: None,
+        ready: None,
     };
     let info = RunInfo {
         version: String::new(),

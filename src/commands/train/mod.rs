@@ -76,7 +76,7 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
     let entry = find_method(&name)?;
     let mut facts = facts(&set, device, threads);
     let start = choose(&settings, &facts)?;
-    facts.pretrained = start.pretrained;
+    facts.ready = start.ready;
     settings.model.init = Some(start.init);
     settings.model.weights = Some(start.weights);
     if let Some(arch) = start.arch {
@@ -100,17 +100,16 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
         choices.push(choice);
     }
     if start_is_told {
-        choices.insert(
-            0,
-            Choice {
-                name: "weights",
-                value: match &config.model.weights {
-                    Some(_) => "found".into(),
-                    None => "none".into(),
-                },
-                reason: start.reason,
-            },
-        );
+        let (name, value) = match start.arch {
+            Some(arch) => ("arch", arch),
+            None => ("weights", "none"),
+        };
+        let told = Choice {
+            name,
+            value: value.into(),
+            reason: start.reason,
+        };
+        choices.insert(0, told);
     }
     if args.print_config {
         std::io::stdout().write_all(config.to_toml()?.as_bytes())?;
@@ -351,6 +350,12 @@ fn check(config: &Config) -> Result<()> {
     backbone
         .check(&shape)
         .map_err(|error| usage(error.to_string()))?;
+    if config.train.epochs > 0 && !model::learns(backbone.name) {
+        return Err(usage(format!(
+            "{} are computed, there is nothing to learn: leave --epochs and --method out, or take another --arch",
+            backbone.name
+        )));
+    }
     if crate::cluster::engine(&config.cluster.engine).is_none() {
         let known = ENGINES.iter().map(|engine| engine.name);
         return Err(unknown("engine", &config.cluster.engine, known));
