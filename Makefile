@@ -5,7 +5,7 @@ PYTHON ?= python3
 SAMPLE = data/fashion-mnist
 PIP = --quiet --disable-pip-version-check
 
-.PHONY: help demo build test lint bench bench-clustering bench-images data clean tools weights
+.PHONY: help demo build test lint bench bench-clustering bench-images quality data clean tools weights
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,7 +37,11 @@ bench-images: build target/bench ## images, networks, training and assign beside
 	@target/bench/bin/pip install $(PIP) torch==2.11.0 torchvision==0.26.0 numpy pillow scikit-image scikit-learn
 	@target/bench/bin/python scripts/bench_images.py target/release/ssl-cluster
 
-target/bench:
+quality: build target/quality-env ## how good the labels are, beside scikit-learn (fetches 300 MB of pictures from Debian)
+	@target/quality-env/bin/pip install $(PIP) numpy scikit-learn
+	@target/quality-env/bin/python scripts/quality.py target/release/ssl-cluster
+
+target/bench target/quality-env:
 	@$(PYTHON) -m venv $@
 
 data: ## write all 70,000 Fashion-MNIST images to data/full (from Debian's package or FASHION_MNIST=DIR)

@@ -5,7 +5,7 @@
 //! improve object retrieval", CVPR 2012 (roots of shares, whose products compare histograms as Hellinger's
 //! kernel does). The first system of Christlein's lecture clusters such descriptors.
 
-use std::f32::consts::TAU;
+use std::f32::consts::PI;
 
 use tch::{Device, Kind, Tensor};
 
@@ -34,9 +34,12 @@ pub const DESCRIPTORS: BackboneEntry = BackboneEntry {
 /// Bins of hue, saturation and value.
 const COLOURS: [usize; 3] = [8, 4, 4];
 const COLOUR_BINS: usize = COLOURS[0] * COLOURS[1] * COLOURS[2];
-/// Cells along each side, and directions of gradients in each of them.
-const CELLS: usize = 4;
-const DIRECTIONS: usize = 8;
+/// Length of the colours' part beside the gradients', which is 1. (Measured on eleven folders, among them grey ones, in
+/// which colours tell nothing: at 0.7 clusters agree with the folders at an NMI of 0.393 in the mean, at 1 with 0.377.)
+const COLOUR_LENGTH: f32 = 0.7;
+/// Cells along each side, and directions of gradients in each of them, of which opposite ones are one.
+const CELLS: usize = 6;
+const DIRECTIONS: usize = 9;
 const GRADIENT_BINS: usize = CELLS * CELLS * DIRECTIONS;
 
 /// A backbone without parameters.
@@ -118,12 +121,13 @@ struct Image<'a> {
 }
 
 impl Image<'_> {
-    /// Roots of the shares of the pixels in each bin of hue, saturation and value.
+    /// Roots of the shares of the pixels in each bin of hue, saturation and value, times [`COLOUR_LENGTH`].
     fn colours(&self, bins: &mut [f32]) {
         for pixel in self.pixels.chunks_exact(3) {
             bins[colour_bin([pixel[0], pixel[1], pixel[2]])] += 1.0;
         }
         roots_of_shares(bins);
+        bins.iter_mut().for_each(|bin| *bin *= COLOUR_LENGTH);
     }
 
     /// Roots of the shares of the gradients' lengths in each cell and direction; of the channels the one that
@@ -147,8 +151,8 @@ impl Image<'_> {
                 if most == 0.0 {
                     continue;
                 }
-                let turn = down.atan2(across) / TAU + 1.0;
-                let place = turn.fract() * DIRECTIONS as f32;
+                let half_turns = down.atan2(across) / PI + 1.0;
+                let place = half_turns.fract() * DIRECTIONS as f32;
                 let (bin, share) = (place as usize % DIRECTIONS, place.fract());
                 let cell = (y * CELLS / height) * CELLS + x * CELLS / width;
                 let cell = &mut bins[cell * DIRECTIONS..][..DIRECTIONS];

@@ -229,9 +229,8 @@ impl BackboneEntry {
     }
 }
 
-/// Every backbone, smallest first.
+/// Every backbone, smallest first; last what is no network.
 pub const BACKBONES: &[BackboneEntry] = &[
-    descriptors::DESCRIPTORS,
     conv4::CONV4,
     mobilenet::MOBILENET_V2,
     resnet::RESNET18,
@@ -255,6 +254,7 @@ pub const BACKBONES: &[BackboneEntry] = &[
     vit::LARGE_DINOV2,
     vit::LARGE_REG4_DINOV2,
     vit::LARGE_DINOV3,
+    descriptors::DESCRIPTORS,
 ];
 
 /// Images from which on a GPU has enough to learn for the larger network.

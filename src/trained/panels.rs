@@ -1,6 +1,6 @@
 //! What a method shows of images, for `preview` and the report.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tch::Device;
 
 use super::{build, build_method, method_of_run};
@@ -25,6 +25,9 @@ pub fn panels(
     rows: &[u32],
     monitor: &dyn Monitor,
 ) -> Result<Vec<Panel>> {
+    if run.is_some() && config.train.epochs == 0 {
+        bail!("nothing was learned in this run, so that there are no predictions to show");
+    }
     let network = build(config, device)?;
     let (method, names) = match run {
         None => (build_method(config, &network)?, Vec::new()),

@@ -78,6 +78,11 @@ fn resnet18_answers_as_torchvisions_with_either_stem() {
 }
 
 #[test]
+fn mobilenet_v2_answers_as_torchvisions() {
+    check_against_pytorch("mobilenet_v2");
+}
+
+#[test]
 fn resnet34_answers_as_torchvisions() {
     check_against_pytorch("resnet34");
 }

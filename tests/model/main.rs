@@ -3,6 +3,7 @@
 mod backbones;
 #[path = "../common/mod.rs"]
 mod common;
+mod descriptors;
 mod heads;
 mod timm;
 mod torch_file;

@@ -17,6 +17,7 @@ use crate::data::Dataset;
 use crate::data::cache::Cache;
 use crate::labels::LabelRecord;
 use crate::method;
+use crate::model;
 use crate::monitor::{Monitor, Silent};
 use crate::picture::Panel;
 use crate::record::{EpochRecord, LabelStepRecord, Record};
@@ -50,7 +51,7 @@ pub struct ReportArgs {
 pub fn run(args: ReportArgs, ui: &Ui) -> Result<ExitStatus> {
     let (run, config) = open(&args.run)?;
     let out = args.out.unwrap_or_else(|| run.report());
-    let seen = pictures(ui, || seen_again(&run, &config, ui));
+    let seen = pictures(&config, ui, || seen_again(&run, &config, ui));
     let sheet = args.contact_sheet.as_deref();
     let shown = write(&run, &config, &out, sheet, None, seen)?;
     if shown == 0 && run.read_labels()?.is_empty() {
@@ -73,7 +74,7 @@ pub fn of_session(
     session: &Session,
     ui: &Ui,
 ) -> Result<()> {
-    let panels = pictures(ui, || session.preview(&some_of(data.len())));
+    let panels = pictures(config, ui, || session.preview(&some_of(data.len())));
     write(run, config, &run.report(), None, Some(data), panels).map(|_| ())
 }
 
@@ -132,7 +133,11 @@ fn seen_again(run: &RunDir, config: &Config, ui: &Ui) -> Result<Vec<Panel>> {
 
 /// The pictures that `look` makes; a report of labels alone is better than none, so that a failure is told
 /// and no more.
-fn pictures(ui: &Ui, look: impl FnOnce() -> Result<Vec<Panel>>) -> Vec<Panel> {
+fn pictures(config: &Config, ui: &Ui, look: impl FnOnce() -> Result<Vec<Panel>>) -> Vec<Panel> {
+    if config.train.epochs == 0 {
+        // Nothing was predicted.
+        return Vec::new();
+    }
     // libtorch's exceptions arrive as panics.
     let looked = catch_unwind(AssertUnwindSafe(look));
     let reason = match looked {
@@ -158,12 +163,19 @@ fn describe(
     skipped: usize,
 ) -> Result<Report> {
     let entry = method::method(&config.train.method);
+    let learned = config.train.epochs > 0;
+    let backbone = model::find(&config.model.arch);
+    let (name, help, paper) = match (learned, entry, backbone) {
+        (false, _, Some(backbone)) => (backbone.name, unlearned(config), backbone.paper),
+        (_, Some(entry), _) => (entry.name, entry.help.into(), entry.paper),
+        _ => (&*config.train.method, String::new(), ""),
+    };
     let (epochs, steps) = split(records);
     let asked = steps
         .last()
         .map_or(config.cluster.clusters, |step| step.clusters);
     let sizes = cluster_sizes(labels, asked);
-    let mut notes = notes(&epochs, &steps, skipped);
+    let mut notes = notes(learned, &epochs, &steps, skipped);
     if sheets.len() > MAX_CLUSTERS {
         notes.push(Note::info(format!(
             "The {MAX_CLUSTERS} largest of {} clusters are shown.",
@@ -180,12 +192,15 @@ fn describe(
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default(),
-        method: config.train.method.clone(),
-        method_help: entry.map_or("", |entry| entry.help).into(),
-        paper: entry.map_or("", |entry| entry.paper).into(),
+        method: name.into(),
+        method_help: help,
+        paper: paper.into(),
         figures: figures(config, &epochs, &steps, &sizes),
         notes,
-        curves: curves(&epochs, &steps),
+        curves: match learned {
+            true => curves(&epochs, &steps),
+            false => Vec::new(),
+        },
         sizes,
         panels,
         clusters: sheets,
@@ -193,6 +208,15 @@ fn describe(
         command: config.run.command.clone(),
         version: config.run.version.clone(),
     })
+}
+
+/// What the clusters of a run without epochs are made of.
+fn unlearned(config: &Config) -> String {
+    let weights = config.model.weights.as_ref();
+    let from = weights.map_or(String::new(), |weights| {
+        format!(", which learned from {}", weights.name)
+    });
+    format!("nothing was learned from these images; they are grouped by its features{from}")
 }
 
 fn split(records: &[Record]) -> (Vec<&EpochRecord>, Vec<&LabelStepRecord>) {
@@ -252,7 +276,12 @@ fn figures(
     figures
 }
 
-fn notes(epochs: &[&EpochRecord], steps: &[&LabelStepRecord], skipped: usize) -> Vec<Note> {
+fn notes(
+    learned: bool,
+    epochs: &[&EpochRecord],
+    steps: &[&LabelStepRecord],
+    skipped: usize,
+) -> Vec<Note> {
     let mut notes = Vec::new();
     let collapsed = steps.last().is_some_and(|step| step.nonempty < 2);
     if collapsed {
@@ -280,7 +309,7 @@ fn notes(epochs: &[&EpochRecord], steps: &[&LabelStepRecord], skipped: usize) ->
             step.clusters
         )));
     }
-    if epochs.is_empty() {
+    if learned && epochs.is_empty() {
         notes.push(Note::warning("The training has not finished an epoch."));
     }
     if skipped > 0 {

@@ -52,7 +52,7 @@ pub enum WeightsError {
     #[error("cannot use {}: {source}", path.display())]
     TorchFile {
         path: PathBuf,
-        source: torch_file::TorchFileError,
+        source: Box<torch_file::TorchFileError>,
     },
     /// The file does not fit the network. Nothing was copied.
     #[error("{}", load::describe_misfit(path, problems, unexpected))]

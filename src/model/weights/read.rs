@@ -174,7 +174,7 @@ fn sides(shape: &[usize]) -> Option<Vec<i64>> {
 fn refused(path: &Path, source: TorchFileError) -> WeightsError {
     WeightsError::TorchFile {
         path: path.into(),
-        source,
+        source: Box::new(source),
     }
 }
 
