@@ -168,11 +168,7 @@ fn who_asks_to_learn_starts_from_nothing_unless_weights_are_asked_for() {
         );
         String::from_utf8(output.stdout).unwrap().parse().unwrap()
     };
-    for learn in [
-        &["--method", "rotation"][..],
-        &["--epochs", "2"],
-        &["--init", "none"],
-    ] {
+    for learn in [&["--method", "rotation"][..], &["--epochs", "2"]] {
         let options = resolved(learn);
         assert_eq!(options["model"]["init"].as_str(), Some("none"), "{learn:?}");
         assert!(
@@ -181,11 +177,57 @@ fn who_asks_to_learn_starts_from_nothing_unless_weights_are_asked_for() {
         );
         assert!(options["model"].get("weights").is_none());
     }
+    // Where nothing is to be learned, and nothing has been, images are described by hand-made descriptors.
+    let options = resolved(&["--init", "none"]);
+    assert_eq!(options["model"]["arch"].as_str(), Some("descriptors"));
+    assert_eq!(options["train"]["epochs"].as_integer(), Some(0));
     let options = resolved(&["--method", "sela", "--init", "imagenet"]);
     assert_eq!(options["model"]["arch"].as_str(), Some("mobilenet_v2"));
     assert!(options["train"]["epochs"].as_integer() > Some(0));
     let options = resolved(&["--arch", "resnet18"]);
     assert_eq!(options["model"]["init"].as_str(), Some("none"));
+}
+
+#[test]
+fn descriptors_are_a_backbone_for_all_but_learning() {
+    let folder = TempDir::new().unwrap();
+    let images = small(&folder);
+    let run = folder.path().join("run");
+    ssl_cluster(&["train", text(&images), "--out", text(&run), "-k", "4"])
+        .assert()
+        .success()
+        .stderr(predicates::str::contains("scripts/weights.sh"));
+    assert_eq!(config(&run)["model"]["arch"].as_str(), Some("descriptors"));
+    let own = read_json_lines(&run.join("labels.jsonl"));
+    let assigned = ssl_cluster(&["assign", text(&run), text(&images)])
+        .output()
+        .unwrap();
+    assert_eq!(json_lines(&assigned.stdout), own);
+    let out = folder.path().join("f.npy");
+    ssl_cluster(&[
+        "features",
+        "--arch",
+        "descriptors",
+        text(&images),
+        "-o",
+        text(&out),
+    ])
+    .assert()
+    .success();
+    ssl_cluster(&["report", text(&run)]).assert().success();
+    let learned = folder.path().join("learned");
+    let args = [
+        "train",
+        text(&images),
+        "--out",
+        text(&learned),
+        "--arch",
+        "descriptors",
+    ];
+    ssl_cluster(&[&args[..], &["--epochs", "2"]].concat())
+        .assert()
+        .code(2)
+        .stderr(predicates::str::contains("nothing to learn"));
 }
 
 #[test]
