@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use tch::{Device, Kind, Tensor};
 
 use super::{Context, Labelling, View};
-use crate::cluster::assigner::{Assigner, Centroids, FeatureKind, StoredPoints};
+use crate::cluster::assigner::{Assigner, Centroids, FeatureKind, Fit, StoredPoints};
 use crate::cluster::neighbours::{MOST_SMOOTHED, smoothed};
 use crate::cluster::pic::{self, Pic, PicOptions};
 use crate::cluster::preprocess::{Pca, l2_rows};
@@ -240,11 +240,17 @@ pub fn label_by_clusters(
     let clustered = cluster_features(context, &features, beginning, empty)?;
     let images = context.comm.sum_of(features.size()[0] as f64);
     let numbers = images * clustered.pca.rank() as f64;
-    let assigner = Centroids {
+    let mut assigner = Centroids {
         variance: clustered.record.objective.unwrap_or_default() / numbers,
         pca: clustered.pca.to_device(Device::Cpu),
         centroids: clustered.clusters.centroids.to_device(Device::Cpu),
+        fit: None,
     };
+    let there = assigner.to_device(context.network.device());
+    let labels = there.assign(&features).labels.swap_remove(0);
+    let clusters = assigner.clusters();
+    let fit = || Fit::of(context.comm, &features, &labels, clusters);
+    assigner.fit = Some(tch::no_grad(fit));
     Ok(labelled(context, &features, assigner, clustered.record))
 }
 

@@ -1,11 +1,12 @@
 //! Labels of points, old and new, from a stored clustering.
 
 use ssl_cluster::cluster::assigner::{
-    Assigner, Assignments, Centroids, FeatureKind, Heads, Stored, StoredPoints, load,
+    Assigner, Assignments, Centroids, FeatureKind, Fit, Heads, Stored, StoredPoints, load,
 };
 use ssl_cluster::cluster::preprocess::{Pca, l2_rows};
 use ssl_cluster::cluster::sinkhorn::{SinkhornOptions, solve};
 use ssl_cluster::cluster::{Init, KMeansOptions, cluster, kmeans};
+use ssl_cluster::comm::OneProcess;
 use tch::{Kind, Tensor};
 
 use super::{Rows, assert_close, dot, normal, rows, squared_distance, tensor};
@@ -26,6 +27,7 @@ fn centroids(features: &Tensor, k: usize) -> Centroids {
         pca,
         centroids: clustering.centroids,
         variance,
+        fit: None,
     }
 }
 
@@ -111,6 +113,7 @@ fn centroids_label_by_the_nearest_one() {
             pca,
             centroids,
             variance,
+            ..
         } = &assigner;
         let points = rows(&l2_rows(&pca.apply(&features, Kind::Double)));
         let centroids = rows(centroids);
@@ -146,6 +149,7 @@ fn points_on_their_centroids_are_certain() {
         pca,
         centroids: points.narrow(0, 0, 3),
         variance: 0.0,
+        fit: None,
     };
     let result = assigner.assign(&features);
     let expected: Vec<u32> = (0..30).map(|i| i % 3).collect();
@@ -230,6 +234,7 @@ fn many_points_get_the_labels_of_each_alone() {
         },
         centroids: l2_rows(&tensor(&normal(28, 6, 4))),
         variance: 0.1,
+        fit: None,
     };
     let many = assigner.assign(&wide);
     assert_eq!(many.len(), 520);
@@ -246,6 +251,64 @@ fn many_points_get_the_labels_of_each_alone() {
             .zip(&expected.scores)
             .all(|(a, b)| (a - b).abs() < 1e-9)
     );
+}
+
+#[test]
+fn what_does_not_belong_lies_beyond_the_reach_and_scores_low() {
+    // Points in the first six of ten dimensions, and others in the last four, of which the components know
+    // nothing.
+    let mut points = normal(31, 400, 10);
+    points.iter_mut().for_each(|row| row[6..].fill(0.0));
+    let features = tensor(&points);
+    let mut assigner = centroids(&features, 5);
+    let labels = assigner.assign(&features).labels.remove(0);
+    assigner.fit = Some(Fit::of(&OneProcess, &features, &labels, 5));
+    let own = assigner.assign(&features);
+    let mut distances = own.distances.clone().unwrap();
+    distances.sort_by(f64::total_cmp);
+    let reach = distances[396];
+    let scored = own.scores.iter().zip(own.distances.as_ref().unwrap());
+    for (&score, &distance) in scored {
+        assert!(distance <= reach || score <= 0.5, "{score} at {distance}");
+    }
+
+    let means: Vec<Vec<f64>> = (0..5)
+        .map(|label| {
+            let of_label = |(_, l): &(&Vec<f64>, &u32)| **l == label;
+            let members: Vec<_> = points.iter().zip(&labels).filter(of_label).collect();
+            let mean = |at: usize| {
+                let unit = |row: &Vec<f64>| row[at] / dot(row, row).sqrt();
+                members.iter().map(|(row, _)| unit(row)).sum::<f64>() / members.len() as f64
+            };
+            (0..10).map(mean).collect()
+        })
+        .collect();
+    let unit: Vec<f64> = points[7]
+        .iter()
+        .map(|x| x / dot(&points[7], &points[7]).sqrt())
+        .collect();
+    let expected = squared_distance(&unit, &means[labels[7] as usize]).sqrt();
+    assert_close(own.distances.unwrap()[7], expected, 1e-6);
+
+    let mut foreign = normal(32, 50, 10);
+    foreign.iter_mut().for_each(|row| row[..6].fill(0.0));
+    let foreign = assigner.assign(&tensor(&foreign));
+    assert!(
+        foreign
+            .distances
+            .unwrap()
+            .iter()
+            .all(|&distance| distance > reach)
+    );
+    assert!(
+        foreign.scores.iter().all(|&score| score < 0.3),
+        "{:?}",
+        foreign.scores
+    );
+
+    // It comes back from disk, and runs of earlier versions have none.
+    let again = load(stored(&assigner)).unwrap();
+    assert_eq!(again.assign(&features), assigner.assign(&features));
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! DeepCluster's rule: the nearest centroid in the space of whitened principal components on the unit
+//! DeepCluster's rule: the nearest centroid in the space of principal components, whitened or not, on the unit
 //! sphere.
 
 use tch::{Device, Kind, Tensor};
 
 use super::stored::KIND;
 use super::{
-    Assigner, AssignerEntry, Assignments, FeatureKind, Stored, fitting, squared_distances, to_f64,
+    Assigner, AssignerEntry, Assignments, FeatureKind, Fit, Stored, fitting, squared_distances,
+    to_f64,
 };
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::tensors::to_labels;
@@ -14,9 +15,12 @@ use crate::tensors::to_labels;
 pub const ENTRY: AssignerEntry = AssignerEntry {
     name: "centroids",
     load: |stored| {
+        let pca = Pca::load(stored)?;
+        let centroids = stored.take("centroids", 2, Kind::Float)?;
         let rule = Centroids {
-            pca: Pca::load(stored)?,
-            centroids: stored.take("centroids", 2, Kind::Float)?,
+            fit: Fit::load(stored, centroids.size()[0], pca.dim() as i64)?,
+            pca,
+            centroids,
             variance: stored.text("variance")?,
         };
         let width = rule.centroids.size()[1] == rule.pca.rank() as i64;
@@ -34,6 +38,8 @@ pub struct Centroids {
     /// Mean squared distance to the nearest centroid for each of the r dimensions: scores are
     /// the posteriors of a mixture of equal Gaussians with this variance at the centroids.
     pub variance: f64,
+    /// How well points fit their clusters; unknown to runs of earlier versions.
+    pub fit: Option<Fit>,
 }
 
 impl Assigner for Centroids {
@@ -58,6 +64,7 @@ impl Assigner for Centroids {
             pca: self.pca.to_device(device),
             centroids: self.centroids.to_device(device),
             variance: self.variance,
+            fit: self.fit.as_ref().map(|fit| fit.to_device(device)),
         })
     }
 
@@ -67,10 +74,18 @@ impl Assigner for Centroids {
         let (nearest, labels) = squared.min_dim(1, false);
         let sharpness = -0.5 / self.variance.max(f64::MIN_POSITIVE);
         let soft = (&squared * sharpness).softmax(1, Kind::Double);
+        let score = soft.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1);
+        let (score, distance) = match &self.fit {
+            Some(fit) => {
+                let distance = fit.distances(features, &labels);
+                (score * fit.shares(&distance), distance)
+            }
+            None => (score, nearest.clamp_min(0.0).sqrt()),
+        };
         Assignments {
-            scores: to_f64(&soft.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1)),
+            scores: to_f64(&score),
             labels: vec![to_labels(&labels)],
-            distances: Some(to_f64(&nearest.clamp_min(0.0).sqrt())),
+            distances: Some(to_f64(&distance)),
         }
     }
 
@@ -79,5 +94,8 @@ impl Assigner for Centroids {
         self.pca.store(stored);
         stored.put("centroids", &self.centroids);
         stored.put_text("variance", self.variance);
+        if let Some(fit) = &self.fit {
+            fit.store(stored);
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! [`ASSIGNERS`].
 
 mod centroids;
+mod fit;
 mod heads;
 mod points;
 mod stored;
@@ -14,6 +15,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::rows_per_chunk;
 pub use centroids::Centroids;
+pub use fit::Fit;
 pub use heads::Heads;
 pub use points::StoredPoints;
 pub use stored::Stored;
@@ -96,9 +98,11 @@ pub fn load(mut stored: Stored) -> Result<Box<dyn Assigner>, String> {
 pub struct Assignments {
     /// For each head, the labels of all points; the first head's are *the* labels.
     pub labels: Vec<Vec<u32>>,
-    /// The probability, or soft assignment, of the first head's label.
+    /// The probability, or soft assignment, of the first head's label; where the rule knows how well points fit,
+    /// times that.
     pub scores: Vec<f64>,
-    /// Euclidean distance to the centroid, where there are centroids.
+    /// Euclidean distance to the centroid, where there are centroids; to the mean of the features, where the rule
+    /// knows it.
     pub distances: Option<Vec<f64>>,
 }
 
