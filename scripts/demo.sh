@@ -6,21 +6,32 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 data=${1:-data/fashion-mnist}
 run=runs/demo
+learned=runs/demo-learned
 labels=$run-labels.jsonl
 bin=target/release/ssl-cluster
 
 step() {
   printf '\n$ %s\n' "$*" >&2
 }
+say() {
+  printf '\n%s\n' "$*" >&2
+}
 
 mkdir -p runs
-rm -rf "$run"
+rm -rf "$run" "$learned"
+say "Grouped as they are: by the features of a network that others have trained, where its weights were fetched."
 step "$bin train $data/train --out $run"
 "$bin" train "$data/train" --out "$run"
 step "$bin assign $run $data/test > $labels"
 "$bin" assign "$run" "$data/test" >"$labels"
 step "$bin eval $run $data/test --train $data/train"
 "$bin" eval "$run" "$data/test" --train "$data/train"
+
+say "Learned from these images alone: DeepCluster, from random weights."
+step "$bin train $data/train --method deepcluster --out $learned"
+"$bin" train "$data/train" --method deepcluster --out "$learned"
+step "$bin eval $learned $data/test --train $data/train"
+"$bin" eval "$learned" "$data/test" --train "$data/train"
 
 # The folders' names are the classes: training never looked at them, so that they show here
 # how pure the clusters are.
@@ -47,4 +58,5 @@ cat <<END
 labels of the new images   $labels
 the run                    $run
 report (open in a browser) $PWD/$run/report.html
+what was learned           $PWD/$learned/report.html
 END

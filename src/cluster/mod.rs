@@ -8,6 +8,7 @@
 //! - [`sinkhorn`]: equal-sized labels as an optimal-transport problem (SeLa's label step)
 //! - [`pic`]: power iteration on the graph of nearest [`neighbours`]
 //! - [`ward`]: Ward's hierarchical clustering, and [`linkage`], which cuts it
+//! - [`copies`]: points that are there more than once
 //! - [`transport`]: optimal transport by itself, exact for small problems
 //! - [`assigner`]: labels for new points from what clustering learned
 //! - [`metrics`]: NMI, ARI, matched accuracy, purity
@@ -21,6 +22,7 @@ pub use init::Init;
 
 mod arrays;
 pub mod assigner;
+pub mod copies;
 mod init;
 pub mod kernel;
 pub mod kmeans;

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Context, Labelling, View};
 use crate::cluster::assigner::{Assigner, Centroids, FeatureKind, Fit, StoredPoints};
+use crate::cluster::copies::without_copies;
 use crate::cluster::neighbours::{MOST_SMOOTHED, smoothed};
 use crate::cluster::pic::{self, Pic, PicOptions};
 use crate::cluster::preprocess::{Pca, l2_rows};
@@ -237,8 +238,10 @@ pub fn label_by_clusters(
     empty: Empty,
 ) -> Result<Labelling> {
     let features = context.features(FeatureKind::Hidden, View::Plain)?;
-    let clustered = cluster_features(context, &features, beginning, empty)?;
-    let images = context.comm.sum_of(features.size()[0] as f64);
+    let single = singles(context, &features);
+    let single = single.as_ref().unwrap_or(&features);
+    let clustered = cluster_features(context, single, beginning, empty)?;
+    let images = context.comm.sum_of(single.size()[0] as f64);
     let numbers = images * clustered.pca.rank() as f64;
     let mut assigner = Centroids {
         variance: clustered.record.objective.unwrap_or_default() / numbers,
@@ -252,6 +255,21 @@ pub fn label_by_clusters(
     let fit = || Fit::of(context.comm, &features, &labels, clusters);
     assigner.fit = Some(tch::no_grad(fit));
     Ok(labelled(context, &features, assigner, clustered.record))
+}
+
+/// The features without those of copies, which would make clusters of their own; `None` where there are no copies,
+/// or too few others for the clusters that are asked for.
+fn singles(context: &Context, features: &Tensor) -> Option<Tensor> {
+    let first = without_copies(features)?;
+    if first.len() < context.config.cluster.clusters {
+        return None;
+    }
+    context.monitor.note(&format!(
+        "{} images are copies of others: each picture counts once",
+        features.size()[0] as usize - first.len()
+    ));
+    let first = from_labels(&first).to_device(features.device());
+    Some(features.index_select(0, &first))
 }
 
 /// Labels every image by the clusters that power iteration finds for the network as it is.

@@ -317,3 +317,52 @@ fn inspect_refuses_what_train_would() {
             .stderr(contains(message));
     }
 }
+
+#[test]
+fn copies_of_a_picture_count_once() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 4, 10);
+    let train = |out: &str| {
+        let run = folder.path().join(out);
+        let args = [
+            "train",
+            text(&images),
+            "--out",
+            text(&run),
+            "-k",
+            "5",
+            "--threads",
+            "1",
+        ];
+        let output = ssl_cluster(&args).output().unwrap();
+        assert!(output.status.success());
+        let labels = read_json_lines(&run.join("labels.jsonl")).into_iter();
+        let labels: Vec<(String, u64)> = labels
+            .map(|l| {
+                (
+                    l["path"].as_str().unwrap().into(),
+                    l["label"].as_u64().unwrap(),
+                )
+            })
+            .collect();
+        (labels, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (single, told) = train("single");
+    assert!(!told.contains("copies"), "{told}");
+    let (original, of_original) = &single[3];
+    let copies = images.join("copies");
+    std::fs::create_dir(&copies).unwrap();
+    for number in 0..30 {
+        std::fs::copy(images.join(original), copies.join(format!("{number}.png"))).unwrap();
+    }
+    let (all, told) = train("copied");
+    assert!(told.contains("30 images are copies of others"), "{told}");
+    assert_eq!(all.len(), single.len() + 30);
+    for (path, label) in &all {
+        let expected = match path.starts_with("copies/") {
+            true => of_original,
+            false => &single.iter().find(|(name, _)| name == path).unwrap().1,
+        };
+        assert_eq!(label, expected, "{path}");
+    }
+}

@@ -26,7 +26,7 @@ pub fn run(
 ) -> Result<(Vec<RowLabel>, Stats)> {
     let engine = super::engine(args)?;
     let started = Instant::now();
-    let points = super::prepared(args, matrix, device)?;
+    let points = super::prepared(args, matrix, device, ui)?;
     let prepared = started.elapsed().as_secs_f64();
     if let Some(warning) = far_from_origin(&points) {
         ui.warn(&warning);

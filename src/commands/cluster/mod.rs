@@ -148,6 +148,9 @@ fn refuse_options_of_other_methods(args: &ClusterArgs) -> Result<()> {
     }
 }
 
+/// Rows from which the variance of a component is known well enough to divide by it: what `train` goes by.
+const ROWS_FOR_A_COMPONENT: usize = 16;
+
 /// The k-means engine that is asked for.
 fn engine(args: &ClusterArgs) -> Result<&'static Engine> {
     let name = args.engine.as_deref().unwrap_or(ENGINES[0].name);
@@ -178,7 +181,7 @@ fn weights(args: &ClusterArgs, n: i64) -> Result<Option<Tensor>> {
 
 /// The points on `device`, or where they are if they take too much of it, as --pca, --whiten and --l2 want
 /// them.
-fn prepared(args: &ClusterArgs, matrix: &Tensor, device: Device) -> Result<Tensor> {
+fn prepared(args: &ClusterArgs, matrix: &Tensor, device: Device, ui: &Ui) -> Result<Tensor> {
     let mut points = if holds(device, 4.0 * matrix.numel() as f64) {
         matrix.to_device(device)
     } else {
@@ -187,6 +190,14 @@ fn prepared(args: &ClusterArgs, matrix: &Tensor, device: Device) -> Result<Tenso
     if args.pca.is_some() || args.whiten {
         let most = args.pca.unwrap_or(usize::MAX);
         let pca = Pca::fit_on(device, &OneProcess, &points, most, args.whiten)?;
+        let (rows, rank) = (points.size()[0] as usize, pca.rank());
+        if args.whiten && rows < ROWS_FOR_A_COMPONENT * rank {
+            ui.warn(&format!(
+                "{rank} whitened components of {rows} rows are mostly noise: with --pca {} each would have \
+                 {ROWS_FOR_A_COMPONENT} rows to be told from, and without --whiten large ones count more",
+                (rows / ROWS_FOR_A_COMPONENT).max(2)
+            ));
+        }
         points = pca.apply(&points, Kind::Float);
     }
     if args.l2 {

@@ -26,7 +26,7 @@ pub fn run(
         ));
     }
     let started = Instant::now();
-    let points = prepared(args, matrix, device)?;
+    let points = prepared(args, matrix, device, ui)?;
     let defaults = PicOptions::default();
     let options = PicOptions {
         neighbours: args.neighbours.unwrap_or(defaults.neighbours),

@@ -25,7 +25,7 @@ pub fn run(
         .clusters
         .ok_or_else(|| usage("Ward's linkage needs --clusters"))?;
     let started = Instant::now();
-    let points = prepared(args, matrix, device)?;
+    let points = prepared(args, matrix, device, ui)?;
     let weights = weights(args, points.size()[0])?;
     if points.size()[0] as usize > MOST_POINTS {
         ui.note(&format!(
