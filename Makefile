@@ -34,7 +34,7 @@ bench-clustering: build target/bench ## clustering beside faiss and NumPy, and t
 	$(CARGO) bench --locked --bench kernels
 
 bench-images: build target/bench ## images, networks, training and assign beside PyTorch and torchvision
-	@target/bench/bin/pip install $(PIP) torch==2.11.0 torchvision==0.26.0 numpy pillow scikit-image scikit-learn
+	@target/bench/bin/pip install $(PIP) torch==2.11.0 torchvision==0.26.0 timm numpy pillow scikit-image scikit-learn
 	@target/bench/bin/python scripts/bench_images.py target/release/ssl-cluster
 
 quality: build target/quality-env ## how good the labels are, beside scikit-learn (fetches 300 MB of pictures from Debian)

@@ -143,6 +143,52 @@ def worker_extract(arch, size, batch, mode):
     return median_speed(step, batch)
 
 
+def pretrained_kind(arch):
+    """A network that people take features from, with random weights."""
+    import torchvision
+    from torch import nn
+
+    if arch == "mobilenet_v2":
+        model = torchvision.models.mobilenet_v2()
+        model.classifier = nn.Identity()
+        return model
+    import timm
+
+    return timm.create_model(arch, num_classes=0, img_size=224)
+
+
+def worker_features(arch, folder, mode):
+    import torch
+    from torchvision import datasets, transforms
+
+    torch.set_num_threads(CORES)
+    views = transforms.Compose([
+        transforms.Resize(256),
+        transforms.CenterCrop(224),
+        transforms.ToTensor(),
+        transforms.Normalize(MEAN, DEVIATION),
+    ])
+    loader = torch.utils.data.DataLoader(datasets.ImageFolder(folder, views), 64, num_workers=CORES)
+    model = pretrained_kind(arch).eval()
+    tuned = mode != "eager"
+    if tuned:
+        model = model.to(memory_format=torch.channels_last)
+    if mode == "compiled":
+        model = torch.compile(model)
+
+    def features(images):
+        if tuned:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=tuned):
+            return model(images)
+
+    features(torch.rand(64, 3, 224, 224))
+    began, count = time.perf_counter(), 0
+    for images, _ in loader:
+        count += len(features(images))
+    return count / (time.perf_counter() - began)
+
+
 def worker_train(arch, size, folder, batch):
     import torch
     from torch import nn
@@ -216,11 +262,18 @@ def ours_network(work, arch, size, batch):
     return json.loads(done.stdout.splitlines()[-1])["images_per_second"]
 
 
+def ours_features(binary, arch, folder, count):
+    """The whole program, with its start and the writing of the features."""
+    with tempfile.TemporaryDirectory() as place:
+        command = [binary, "features", "--arch", arch, "--init", "none", "--size", "224", folder, "-q"]
+        return count / seconds_of([*command, "-o", f"{place}/f.npy"])
+
+
 def ours_train(binary, arch, size, folder, batch):
     """Two epochs of SGD on the pseudo-labels, with the reading of the files, without label steps."""
     with tempfile.TemporaryDirectory() as place:
         run = f"{place}/run"
-        command = [binary, "train", folder, "--out", run, "--arch", arch, "--size", str(size)]
+        command = [binary, "train", folder, "--out", run, "--arch", arch, "--init", "none", "--size", str(size)]
         command += ["--epochs", "2", "--batch-size", str(batch), "-k", "100", "--profile", "-q"]
         subprocess.run(command, check=True)
         with open(f"{run}/metrics.jsonl", encoding="utf-8") as file:
@@ -278,6 +331,18 @@ def main():
                     continue
                 how = {"eager": "eager", "tuned": "channels_last, bf16", "compiled": "... and compiled"}[mode]
                 row(f"{name}; {how}", pairs, goal)
+    for arch, folder, count, goals in [
+        ("mobilenet_v2", PHOTOS, 2000, {"eager": "3x", "tuned": "", "compiled": "1x"}),
+        ("vit_small_patch14_dinov2", FEW, 640, {"eager": "1.2x", "tuned": ""}),
+    ]:
+        if wanted("features"):
+            for mode, goal in goals.items():
+                pairs = [
+                    (ours_features(binary, arch, folder, count), theirs("features", arch, folder, mode))
+                    for _ in turns
+                ]
+                how = {"eager": "eager", "tuned": "channels_last, bf16", "compiled": "... and compiled"}[mode]
+                row(f"features from files, {arch} 224 px; {how}", pairs, goal)
     for arch, size, folder, batch in [("conv4", 28, THUMBS, 256), ("resnet18", 64, FEW, 128)]:
         if wanted("train"):
             pairs = [

@@ -12,8 +12,8 @@ use super::label_panels::label_panels;
 use super::{
     Archive, Batch, Beginning, Build, Context, FeatureRequest, FeatureSource, FeaturesFrom, Flag,
     Kept, LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Rule, View, as_they_are,
-    cluster_features, group_features, label_by_clusters, label_by_groups, method_options,
-    option_table, parse_options,
+    cluster_descriptors, cluster_features, group_features, label_by_clusters, label_by_groups,
+    method_options, option_table, parse_options,
 };
 use crate::cluster::assigner::FeatureKind;
 use crate::cluster::pic::PicOptions;
@@ -74,6 +74,17 @@ enum Clusterer {
     Pic,
 }
 
+/// What the first pseudo-labels come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FirstLabels {
+    /// The network's features, as published.
+    #[default]
+    Network,
+    /// Histograms of colours and gradients.
+    Descriptors,
+}
+
 method_options! {
     /// how large clusters are kept from dominating: sampler (draws from all equally), weights (in the
     /// loss) or none
@@ -87,6 +98,9 @@ method_options! {
     neighbours: usize = PicOptions::default().neighbours, Flag::None;
     /// pic: an edge weighs exp(-squared distance / sigma^2)
     sigma: f64 = PicOptions::default().sigma, Flag::None;
+    /// what the first pseudo-labels come from: network (its features, random as they may be), or descriptors
+    /// (histograms of colours and gradients)
+    first_labels: FirstLabels = FirstLabels::Network, Flag::Value("SOURCE");
     /// true: k-means starts from the clusters before
     warm_start: bool = false, Flag::Switch;
     /// what an empty cluster takes: split (half of another one), farthest (a point) or keep (nothing)
@@ -251,6 +265,10 @@ impl DeepCluster {
 
     /// Labels for all images from the network as it is.
     fn cluster(&self, context: &Context) -> Result<(Vec<u32>, LabelStepRecord)> {
+        if self.labels.is_empty() && self.options.first_labels == FirstLabels::Descriptors {
+            let clustered = cluster_descriptors(context, self.options.empty)?;
+            return Ok((to_labels(&clustered.clusters.labels), clustered.record));
+        }
         let features = self
             .features
             .features(context, FeatureKind::Hidden, View::Plain)?;

@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, bail};
 use tch::{Device, Kind, Tensor};
 
-use super::{Context, Labelling, View};
+use super::{Context, Labelling, PrefetchedFeatures, View};
 use crate::cluster::assigner::{Assigner, Centroids, FeatureKind, Fit, StoredPoints};
 use crate::cluster::copies::without_copies;
 use crate::cluster::neighbours::{MOST_SMOOTHED, smoothed};
@@ -12,8 +12,10 @@ use crate::cluster::pic::{self, Pic, PicOptions};
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::cluster::{self, ClusterError, Clustering, Empty, Init, KMeansOptions, linkage};
 use crate::comm::Comm;
-use crate::device::within_memory;
+use crate::device::{Precision, within_memory};
 use crate::error::usage;
+use crate::model;
+use crate::model::network::Network;
 use crate::monitor::{Interrupted, Phase};
 use crate::random::Purpose;
 use crate::record::LabelStepRecord;
@@ -255,6 +257,39 @@ pub fn label_by_clusters(
     let fit = || Fit::of(context.comm, &features, &labels, clusters);
     assigner.fit = Some(tch::no_grad(fit));
     Ok(labelled(context, &features, assigner, clustered.record))
+}
+
+/// Principal components of hand-made descriptors.
+const DESCRIBED_COMPONENTS: usize = 128;
+
+/// Clusters all images by hand-made descriptors: first labels that mean something, where a random network's mean
+/// little (Christlein's lecture begins so).
+///
+/// # Errors
+/// As [`cluster_features`], and images that are too small to be described.
+pub fn cluster_descriptors(context: &Context, empty: Empty) -> Result<Clustered<Clustering>> {
+    let entry = model::find(model::unlearned_backbone()).context("there are no descriptors")?;
+    let device = context.network.device();
+    let (size, precision) = (context.config.data.size, Precision::F32);
+    let descriptors = Network::new(entry, size, false, device, precision)?;
+    let mut config = context.config.clone();
+    config.cluster.whiten = false;
+    config.cluster.components = DESCRIBED_COMPONENTS;
+    let nothing = PrefetchedFeatures::default();
+    let context = Context {
+        config: &config,
+        network: &descriptors,
+        prefetched: &nothing,
+        ..*context
+    };
+    let features = context.features(FeatureKind::Hidden, View::Plain)?;
+    let alone = context.comm.size() == 1;
+    let beginning = if alone {
+        Beginning::Ward
+    } else {
+        Beginning::Random
+    };
+    cluster_features(&context, &features, beginning, empty)
 }
 
 /// The features without those of copies, which would make clusters of their own; `None` where there are no copies,

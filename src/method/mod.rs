@@ -48,7 +48,8 @@ pub use bank::{FeatureSource, FeaturesFrom};
 pub use context::{Aside, Batch, Context, Position, View};
 pub use extraction::{FeaturePrefetch, FeatureRequest, PrefetchedFeatures, extract, extract_size};
 pub use features::{
-    Beginning, cluster_features, group_features, label_by_clusters, label_by_groups,
+    Beginning, cluster_descriptors, cluster_features, group_features, label_by_clusters,
+    label_by_groups,
 };
 pub use module::{BACKBONE, Module, ModuleTraining, Rule, Update};
 use options::method_options;

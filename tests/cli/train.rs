@@ -142,6 +142,42 @@ fn training_brings_the_labels_nearer_to_the_classes_that_it_never_saw() {
 }
 
 #[test]
+fn the_first_labels_may_come_from_descriptors() {
+    let folder = TempDir::new().unwrap();
+    let images = few_images(folder.path(), 4, 12);
+    let first = |out: &str, source: &str, seed: &str| -> Vec<Value> {
+        let run = folder.path().join(out);
+        let args = [
+            "train",
+            text(&images),
+            "--out",
+            text(&run),
+            "--epochs",
+            "1",
+            "-k",
+            "4",
+        ];
+        let more = [
+            "--first-labels",
+            source,
+            "--seed",
+            seed,
+            "--keep-labels",
+            "all",
+        ];
+        ssl_cluster(&[&args[..], &more].concat()).assert().success();
+        let labels = read_json_lines(&run.join("labels/epoch-0000.jsonl"));
+        labels.iter().map(|label| label["label"].clone()).collect()
+    };
+    // Descriptors know no seed, a random network does.
+    assert_eq!(
+        first("a", "descriptors", "0"),
+        first("b", "descriptors", "1")
+    );
+    assert_ne!(first("c", "network", "0"), first("d", "network", "1"));
+}
+
+#[test]
 fn balance_and_reassign_take_their_values() {
     let folder = TempDir::new().unwrap();
     let images = few_images(folder.path(), 3, 12);
