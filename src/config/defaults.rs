@@ -168,7 +168,7 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             false => default_epochs(facts, &arch),
         });
     let why_epochs = match epochs {
-        0 => "the features are clustered as they are (--epochs N learns on top of them)".into(),
+        0 => "the features are clustered as they are (--method deepcluster learns)".into(),
         _ => format!(
             "{} images on {} ({} threads)",
             facts.images,
