@@ -21,7 +21,7 @@
 //!   together again, [`ui`] what the terminal sees
 //! - [`method`]: DeepCluster, SeLa, rotation, context, ... behind one trait
 //! - [`model`] networks, [`data`] images, [`cluster`] clustering
-//! - [`comm`], [`tensors`], [`picture`], [`config`], [`device`], [`random`], [`monitor`], [`profile`], [`record`], [`error`]
+//! - [`comm`], [`tensors`], [`picture`], [`config`], [`device`], [`directories`], [`random`], [`monitor`], [`profile`], [`record`], [`error`]
 
 #![deny(unsafe_code)]
 
@@ -31,6 +31,7 @@ pub mod commands;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod directories;
 pub mod error;
 pub mod eval;
 pub mod labels;

@@ -1,4 +1,4 @@
-//! Labels and indices as tensors, and back.
+//! Labels and numbers as tensors, and back.
 
 use tch::{Device, Kind, Tensor};
 
@@ -13,6 +13,18 @@ pub fn to_labels(labels: &Tensor) -> Vec<u32> {
     let labels = labels.to_device(Device::Cpu).to_kind(Kind::Int64);
     let labels: Vec<i64> = Vec::try_from(&labels.contiguous()).unwrap_or_default();
     labels.into_iter().map(|label| label as u32).collect()
+}
+
+/// All numbers of a tensor of any kind and device, row by row, as f64.
+pub fn to_f64(values: &Tensor) -> Vec<f64> {
+    let here = values.to_device(Device::Cpu).to_kind(Kind::Double);
+    Vec::try_from(here.contiguous().flatten(0, -1)).unwrap_or_default()
+}
+
+/// The same as f32.
+pub fn to_f32(values: &Tensor) -> Vec<f32> {
+    let here = values.to_device(Device::Cpu).to_kind(Kind::Float);
+    Vec::try_from(here.contiguous().flatten(0, -1)).unwrap_or_default()
 }
 
 /// How often the largest of scores `[.., k]` stands at `targets` `[..]`: a scalar on their device.

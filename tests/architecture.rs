@@ -7,7 +7,16 @@ use std::path::{Path, PathBuf};
 /// Modules by layer, the lowest first; a module may use its own layer and those below it.
 const LAYERS: &[&[&str]] = &[
     &[
-        "config", "device", "error", "monitor", "picture", "profile", "random", "record", "comm",
+        "config",
+        "device",
+        "directories",
+        "error",
+        "monitor",
+        "picture",
+        "profile",
+        "random",
+        "record",
+        "comm",
         "tensors",
     ],
     &["cluster", "data", "model"],

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use super::{CHUNK_BYTES, chunks};
+use crate::tensors::to_f32;
 
 /// The first of all equal rows of `points` `[n, d] f32`, in their order; `None` where no two are equal. Rows are
 /// compared by a hash of 256 bits.
@@ -12,10 +13,8 @@ pub fn without_copies(points: &Tensor) -> Option<Vec<u32>> {
     let mut seen = HashSet::new();
     let mut first = Vec::new();
     for (start, rows) in chunks(points, CHUNK_BYTES) {
-        let rows = rows.to_device(Device::Cpu).to_kind(Kind::Float);
         let width = rows.size()[1] as usize;
-        let values = Vec::<f32>::try_from(rows.contiguous().flatten(0, -1)).unwrap_or_default();
-        for (number, row) in values.chunks_exact(width).enumerate() {
+        for (number, row) in to_f32(&rows).chunks_exact(width).enumerate() {
             if seen.insert(blake3::hash(bytemuck::cast_slice(row))) {
                 first.push((start + number) as u32);
             }

@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::ward::ward;
 use super::{ClusterError, Engine, KMeansOptions, cluster, matrix_size};
-use crate::tensors::to_labels;
+use crate::tensors::{to_f32, to_f64, to_labels};
 
 /// Points up to which the tree is that of the points themselves: its memory grows with their square, to 1.6 GB
 /// here.
@@ -35,8 +35,8 @@ pub fn labels(
         });
     }
     if n <= MOST_POINTS {
-        let weights = weights.map(numbers);
-        return ward(&values(points), n, d, weights.as_deref(), stop)?.cut(clusters);
+        let weights = weights.map(to_f64);
+        return ward(&to_f32(points), n, d, weights.as_deref(), stop)?.cut(clusters);
     }
     let options = KMeansOptions {
         clusters: CENTROIDS.max(clusters),
@@ -54,24 +54,13 @@ pub fn labels(
     let of_each = label.bincount(Some(&weights), options.clusters as i64);
     let used = of_each.gt(0.0).nonzero().squeeze_dim(1);
     let centroids = fine.centroids.to_device(Device::Cpu).index_select(0, &used);
-    let weights = numbers(&of_each.index_select(0, &used));
+    let weights = to_f64(&of_each.index_select(0, &used));
     let count = weights.len();
-    let of_centroids = ward(&values(&centroids), count, d, Some(&weights), stop)?.cut(clusters)?;
+    let of_centroids = ward(&to_f32(&centroids), count, d, Some(&weights), stop)?.cut(clusters)?;
     let mut label_of = vec![0; options.clusters];
     for (centroid, of_centroid) in to_labels(&used).into_iter().zip(of_centroids) {
         label_of[centroid as usize] = of_centroid;
     }
     let labels = to_labels(&label).into_iter();
     Ok(labels.map(|label| label_of[label as usize]).collect())
-}
-
-/// Row by row.
-fn values(matrix: &Tensor) -> Vec<f32> {
-    let flat = matrix.to_device(Device::Cpu).to_kind(Kind::Float);
-    Vec::try_from(flat.contiguous().flatten(0, -1)).unwrap_or_default()
-}
-
-fn numbers(weights: &Tensor) -> Vec<f64> {
-    let flat = weights.to_device(Device::Cpu).to_kind(Kind::Double);
-    Vec::try_from(flat.contiguous()).unwrap_or_default()
 }

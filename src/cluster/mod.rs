@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::comm::{Comm, OneProcess};
+use crate::monitor::Interrupted;
 use crate::random::{self, Purpose};
+use crate::tensors::to_f64;
 pub use init::Init;
 
 mod arrays;
@@ -64,6 +66,16 @@ pub enum ClusterError {
     Linfa(String),
     #[error("another process could not go on")]
     OtherProcess,
+}
+
+impl ClusterError {
+    /// The failure as it travels: what the user has stopped is [`Interrupted`], wherever that was noticed.
+    pub fn or_interrupted(self) -> anyhow::Error {
+        match self {
+            Self::Interrupted => Interrupted.into(),
+            other => other.into(),
+        }
+    }
 }
 
 /// An assignment of all points to their nearest centroids.
@@ -302,8 +314,7 @@ pub(crate) fn check_weights(weights: &Tensor, n: usize) -> Result<(), ClusterErr
             got: weights.size(),
         });
     }
-    let values: Vec<f64> =
-        Vec::try_from(&weights.to_device(Device::Cpu).to_kind(Kind::Double)).unwrap_or_default();
+    let values = to_f64(weights);
     let wrong = |weight: &f64| !(*weight >= 0.0 && weight.is_finite());
     match values.iter().position(wrong) {
         Some(row) => Err(ClusterError::Options(format!(

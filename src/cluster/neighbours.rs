@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::points::LARGEST;
 use super::preprocess::l2_rows;
 use super::{CHUNK_BYTES, ClusterError, check_finite, chunks, matrix_size, rows_per_chunk};
-use crate::tensors::from_labels;
+use crate::tensors::{from_labels, to_f64};
 
 /// More candidates than are asked for, so that single precision seldom leaves anything open.
 const SPARE: i64 = 4;
@@ -73,7 +73,7 @@ impl Neighbours {
                 let last = to_f64(&best.select(1, candidates - 1));
                 let index: Vec<i64> =
                     Vec::try_from(&index.flatten(0, -1).to_device(Device::Cpu)).unwrap_or_default();
-                let each = to_f64(&squared.flatten(0, -1));
+                let each = to_f64(&squared);
                 let each = index.into_iter().zip(each).collect::<Vec<_>>();
                 for (row, near) in each.chunks_exact(candidates as usize).enumerate() {
                     let mut near = near.to_vec();
@@ -151,7 +151,7 @@ fn search(points: &Tensor, i: i64) -> Vec<(i64, f64)> {
     let point = points.narrow(0, i, 1);
     let mut all = Vec::new();
     for (start, rows) in chunks(points, CHUNK_BYTES) {
-        let squared = to_f64(&squared_distances(&point, &rows.unsqueeze(0)).flatten(0, -1));
+        let squared = to_f64(&squared_distances(&point, &rows.unsqueeze(0)));
         all.extend((start as i64..).zip(squared));
     }
     all.retain(|&(j, _)| j != i);
@@ -167,9 +167,4 @@ fn squared_distances(points: &Tensor, others: &Tensor) -> Tensor {
 
 fn sort(near: &mut [(i64, f64)]) {
     near.sort_unstable_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
-}
-
-fn to_f64(values: &Tensor) -> Vec<f64> {
-    let here = values.to_device(Device::Cpu).to_kind(Kind::Double);
-    Vec::try_from(&here).unwrap_or_default()
 }

@@ -162,6 +162,6 @@ fn mended_by_options(error: ClusterError) -> anyhow::Error {
         ClusterError::Options(_) | ClusterError::NoClusters | ClusterError::TooFewPoints { .. } => {
             usage(error.to_string())
         }
-        other => other.into(),
+        other => other.or_interrupted(),
     }
 }

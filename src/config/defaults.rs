@@ -85,7 +85,7 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
         }
     };
     let on_cpu = facts.device == Device::Cpu;
-    let learns = settings.train.method.is_some();
+    let learns = settings.train.asks_to_learn();
     let short = facts.short();
 
     let size = settings.data.size.unwrap_or_else(|| match short {
@@ -281,8 +281,11 @@ fn default_clusters(images: usize) -> usize {
 /// sets: whitening amplifies the directions that are noise (2,000 images of Fashion-MNIST, 15
 /// epochs: NMI of held-out labels with the classes 0.50 with 256 components, 0.55 with 128).
 fn default_components(images: usize) -> usize {
-    (images / 16).clamp(16, 256)
+    (images / ROWS_FOR_A_COMPONENT).clamp(16, 256)
 }
+
+/// Points from which the variance of a component is known well enough to divide by it.
+pub const ROWS_FOR_A_COMPONENT: usize = 16;
 
 /// 256, halved for small sets so that an epoch has some 30 steps; at least 16.
 fn default_batch(images: usize) -> usize {

@@ -191,6 +191,13 @@ impl DataConfig {
     }
 }
 
+impl TrainSettings {
+    /// Whether something is to be learned: a method or epochs are asked for, and not 0 of them.
+    pub fn asks_to_learn(&self) -> bool {
+        self.epochs != Some(0) && (self.method.is_some() || self.epochs.is_some())
+    }
+}
+
 impl TrainConfig {
     /// The learning rate at `t` of the run, 0 to 1.
     pub fn lr_at(&self, t: f64) -> f64 {

@@ -349,8 +349,10 @@ impl Method for DeepCluster {
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
         match self.options.clusterer {
             Clusterer::Kmeans => label_by_clusters(context, Beginning::Best, self.options.empty),
-            Clusterer::Auto | Clusterer::Ward => {
-                label_by_clusters(context, Beginning::Ward, self.options.empty)
+            Clusterer::Ward => label_by_clusters(context, Beginning::Ward, self.options.empty),
+            Clusterer::Auto => {
+                let beginning = Beginning::for_last_labels(context);
+                label_by_clusters(context, beginning, self.options.empty)
             }
             Clusterer::Pic => label_by_groups(context, &self.options.pic()),
         }

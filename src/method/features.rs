@@ -16,7 +16,7 @@ use crate::device::{Precision, within_memory};
 use crate::error::usage;
 use crate::model;
 use crate::model::network::Network;
-use crate::monitor::{Interrupted, Phase};
+use crate::monitor::Phase;
 use crate::random::Purpose;
 use crate::record::LabelStepRecord;
 use crate::tensors::{from_labels, to_labels};
@@ -48,6 +48,17 @@ pub enum Beginning<'a> {
     Labels(&'a [u32]),
     /// At the means of Ward's clusters of smoothed points: nothing is drawn.
     Ward,
+}
+
+impl Beginning<'_> {
+    /// What gives the best clusters, where nothing more is learned from them: Ward's linkage, which wants all images
+    /// in one process.
+    pub fn for_last_labels(context: &Context) -> Self {
+        match context.comm.size() {
+            1 => Self::Ward,
+            _ => Self::Best,
+        }
+    }
 }
 
 /// Runs of k-means for [`Beginning::Best`].
@@ -108,7 +119,7 @@ pub fn cluster_features(
                 };
                 let labels =
                     linkage::labels(&near, None, options.clusters, engine, kmeans.seed, &stop);
-                let of_ward = means(&near, &labels.map_err(interrupted)?);
+                let of_ward = means(&near, &labels.map_err(ClusterError::or_interrupted)?);
                 let init = Init::Given(&of_ward);
                 let near = cluster::cluster(engine, &near, &KMeansOptions { init, ..kmeans })?;
                 // What is labelled, now and later, are points as they are.
@@ -203,14 +214,6 @@ fn clustered<C>(
     result?
 }
 
-/// What the user has stopped is no failure.
-fn interrupted(error: ClusterError) -> anyhow::Error {
-    match error {
-        ClusterError::Interrupted => Interrupted.into(),
-        other => other.into(),
-    }
-}
-
 /// The means `[k, r] f32` of the points of all processes that share a label; a label that nobody has gets a
 /// point, the one of that number among the first process's.
 fn means_of(comm: &dyn Comm, points: &Tensor, labels: &[u32], clusters: usize) -> Tensor {
@@ -233,7 +236,7 @@ fn means_of(comm: &dyn Comm, points: &Tensor, labels: &[u32], clusters: usize) -
 /// the last labels of every method whose labels are clusters.
 ///
 /// # Errors
-/// As [`cluster_features`], and [`Interrupted`].
+/// As [`cluster_features`], and [`Interrupted`](crate::monitor::Interrupted).
 pub fn label_by_clusters(
     context: &Context,
     beginning: Beginning,
@@ -283,12 +286,7 @@ pub fn cluster_descriptors(context: &Context, empty: Empty) -> Result<Clustered<
         ..*context
     };
     let features = context.features(FeatureKind::Hidden, View::Plain)?;
-    let alone = context.comm.size() == 1;
-    let beginning = if alone {
-        Beginning::Ward
-    } else {
-        Beginning::Random
-    };
+    let beginning = Beginning::for_last_labels(&context);
     cluster_features(&context, &features, beginning, empty)
 }
 

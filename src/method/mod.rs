@@ -106,7 +106,11 @@ pub trait Method {
 
     /// Labels that fit the network as it is, and the rule that gives them: after the last epoch.
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
-        label_by_clusters(context, Beginning::Ward, Empty::default())
+        label_by_clusters(
+            context,
+            Beginning::for_last_labels(context),
+            Empty::default(),
+        )
     }
 
     /// Correct predictions of the pretext task among those asked for, on images of any origin;

@@ -316,7 +316,11 @@ impl Method for MultiTask {
     fn last_labels(&mut self, context: &Context) -> Result<Labelling> {
         match self.labeller {
             Some(task) => self.tasks[task].method.last_labels(context),
-            None => label_by_clusters(context, Beginning::Ward, Empty::default()),
+            None => label_by_clusters(
+                context,
+                Beginning::for_last_labels(context),
+                Empty::default(),
+            ),
         }
     }
 

@@ -7,10 +7,11 @@
 
 use std::f32::consts::PI;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{Backbone, BackboneEntry, InputSpec, LayerWatch, Maps, MiddleLayer, Shape};
 use crate::device::filled_rows;
+use crate::tensors::to_f32;
 
 /// The registry entry.
 pub const DESCRIPTORS: BackboneEntry = BackboneEntry {
@@ -61,12 +62,8 @@ impl Backbone for Descriptors {
         let [b, channels, height, width] = images.size()[..] else {
             return Tensor::new().into();
         };
-        let rows = images
-            .permute([0, 2, 3, 1])
-            .to_device(Device::Cpu)
-            .to_kind(Kind::Float);
         let each = (channels * height * width) as usize;
-        let pixels = Vec::<f32>::try_from(rows.contiguous().flatten(0, -1)).unwrap_or_default();
+        let pixels = to_f32(&images.permute([0, 2, 3, 1]));
         let (channels, width) = (channels as usize, width as usize);
         let described = filled_rows::<f32>(&[b, self.dim()], |row, out| {
             let image = Image {

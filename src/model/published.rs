@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{BACKBONES, BackboneEntry};
+use crate::directories::{self, in_cache};
 
 /// A file of weights as people have it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,18 +68,13 @@ const IN_SNAPSHOTS: [&str; 4] = [
 impl Places {
     /// Those of the user, as the environment has them.
     pub fn of_user() -> Self {
-        let set = |name: &str| {
-            let value = std::env::var_os(name).filter(|value| !value.is_empty());
-            value.map(PathBuf::from)
-        };
-        let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-        let in_cache = |below: &str| cache.as_deref().map(|cache| cache.join(below));
-        let torch = set("TORCH_HOME").or_else(|| in_cache("torch"));
-        let hub = set("HF_HOME").or_else(|| in_cache("huggingface"));
+        let named = directories::named;
+        let torch = named("TORCH_HOME").or_else(|| in_cache("torch"));
+        let hub = named("HF_HOME").or_else(|| in_cache("huggingface"));
         Self {
-            own: set("SSL_CLUSTER_WEIGHTS").or_else(|| in_cache("ssl-cluster/weights")),
+            own: named("SSL_CLUSTER_WEIGHTS").or_else(|| in_cache("ssl-cluster/weights")),
             torch_hub: torch.map(|torch| torch.join("hub/checkpoints")),
-            hugging_face: set("HF_HUB_CACHE").or_else(|| hub.map(|hub| hub.join("hub"))),
+            hugging_face: named("HF_HUB_CACHE").or_else(|| hub.map(|hub| hub.join("hub"))),
         }
     }
 
@@ -114,13 +110,10 @@ impl Places {
                 }
             }
         }
-        let place = |found: &Found| {
-            let entries = BACKBONES.iter();
-            entries
-                .take_while(|entry| entry.name != found.entry.name)
-                .count()
-        };
-        found.sort_by_key(place);
+        found.sort_by_key(|found| {
+            let same = |entry: &BackboneEntry| entry.name == found.entry.name;
+            BACKBONES.iter().position(same)
+        });
         found
     }
 }

@@ -76,12 +76,11 @@ pub fn choose(settings: &Settings, facts: &Facts) -> Result<Start> {
         .arch
         .as_deref()
         .filter(|arch| *arch != "auto");
-    let train = &settings.train;
-    let learns = train.epochs != Some(0) && (train.method.is_some() || train.epochs.is_some());
+    let learns = settings.train.asks_to_learn();
     match settings.model.init.clone().unwrap_or(Init::Auto) {
         Init::None if learns => Ok(Start::from_nothing("--init none")),
         Init::None => Ok(Start::described(arch, "--init none")),
-        Init::From(path) if path.is_dir() => of_run(&path, arch, facts),
+        Init::From(path) if path.is_dir() => of_run(&path, arch),
         Init::From(path) => of_file(path, arch, facts),
         Init::ImageNet => match best(arch, facts) {
             Some(found) => of_published(found, facts),
@@ -100,11 +99,17 @@ pub fn choose(settings: &Settings, facts: &Facts) -> Result<Start> {
     }
 }
 
+/// The published weights that are on this machine, for one backbone or any.
+fn published(arch: Option<&str>) -> Vec<Found> {
+    let mut found = Places::of_user().find();
+    found.retain(|found| arch.is_none_or(|arch| arch == found.entry.name));
+    found
+}
+
 /// The best published weights for a backbone that are on this machine.
 pub fn best_published(entry: &BackboneEntry) -> Option<Found> {
-    let all = Places::of_user().find().into_iter();
-    all.filter(|found| found.entry.name == entry.name)
-        .max_by_key(|found| found.published.rank)
+    let all = published(Some(entry.name)).into_iter();
+    all.max_by_key(|found| found.published.rank)
 }
 
 /// The usage error where published weights were asked for and there are none.
@@ -123,10 +128,7 @@ fn best(arch: Option<&str>, facts: &Facts) -> Option<Found> {
         tch::Device::Cpu => ON_A_THREAD * facts.threads as f64,
         _ => ON_A_GPU,
     };
-    let all = Places::of_user().find().into_iter();
-    let fitting: Vec<Found> = all
-        .filter(|found| arch.is_none_or(|arch| arch == found.entry.name))
-        .collect();
+    let fitting = published(arch);
     let seconds = |found: &Found| {
         let side = side(found.entry, facts) as f64 / found.entry.input.size as f64;
         facts.images as f64 * found.entry.billion_products * side * side / rate
@@ -177,7 +179,6 @@ fn of_published(found: Found, facts: &Facts) -> Result<Start> {
 }
 
 fn of_file(path: PathBuf, arch: Option<&str>, facts: &Facts) -> Result<Start> {
-    model::weights::shapes(&path)?;
     let name = path
         .file_name()
         .unwrap_or_default()
@@ -198,7 +199,7 @@ fn of_file(path: PathBuf, arch: Option<&str>, facts: &Facts) -> Result<Start> {
 }
 
 /// A run's network, with the images prepared as the run had them.
-fn of_run(path: &Path, arch: Option<&str>, _facts: &Facts) -> Result<Start> {
+fn of_run(path: &Path, arch: Option<&str>) -> Result<Start> {
     let (run, config) = open(path)?;
     let entry =
         model::find(&config.model.arch).ok_or_else(|| super::unknown_arch(&config.model.arch))?;

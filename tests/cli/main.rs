@@ -28,6 +28,17 @@ pub fn ssl_cluster(args: &[&str]) -> Command {
     command
 }
 
+/// The options that `train --print-config` resolves.
+pub fn resolved(command: &mut Command) -> toml::Table {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap().parse().unwrap()
+}
+
 pub fn data(part: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("data/fashion-mnist")

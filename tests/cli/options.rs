@@ -3,7 +3,7 @@ use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 use tempfile::TempDir;
 
-use crate::{few_images, ssl_cluster, text};
+use crate::{few_images, resolved, ssl_cluster, text};
 
 #[test]
 fn the_command_line_is_consistent() {
@@ -128,17 +128,7 @@ fn options_are_resolved_in_layers() {
     )
     .unwrap();
     let print = |more: &[&str]| {
-        let output = ssl_cluster(&["train", text(&images), "--print-config"])
-            .args(more)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let text = String::from_utf8(output.stdout).unwrap();
-        toml::from_str::<toml::Table>(&text).unwrap()
+        resolved(ssl_cluster(&["train", text(&images), "--print-config"]).args(more))
     };
     let config = print(&["--config", text(&file), "--epochs", "5", "--method", "sela"]);
     assert_eq!(

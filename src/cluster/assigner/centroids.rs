@@ -6,10 +6,9 @@ use tch::{Device, Kind, Tensor};
 use super::stored::KIND;
 use super::{
     Assigner, AssignerEntry, Assignments, FeatureKind, Fit, Stored, fitting, squared_distances,
-    to_f64,
 };
 use crate::cluster::preprocess::{Pca, l2_rows};
-use crate::tensors::to_labels;
+use crate::tensors::{to_f64, to_labels};
 
 /// The registry entry.
 pub const ENTRY: AssignerEntry = AssignerEntry {

@@ -4,8 +4,8 @@
 use tch::{Device, Kind, Tensor};
 
 use super::stored::KIND;
-use super::{Assigner, AssignerEntry, Assignments, FeatureKind, Stored, fitting, to_f64};
-use crate::tensors::to_labels;
+use super::{Assigner, AssignerEntry, Assignments, FeatureKind, Stored, fitting};
+use crate::tensors::{to_f64, to_labels};
 
 /// The registry entry.
 pub const ENTRY: AssignerEntry = AssignerEntry {

@@ -147,7 +147,3 @@ fn fitting(fits: bool) -> Result<(), String> {
         false => Err("its tensors do not fit together".into()),
     }
 }
-
-fn to_f64(values: &Tensor) -> Vec<f64> {
-    Vec::try_from(&values.to_device(Device::Cpu)).unwrap_or_default()
-}

@@ -5,11 +5,11 @@ use tch::{Device, Kind, Tensor};
 
 use super::stored::KIND;
 use super::{
-    Assigner, AssignerEntry, Assignments, FeatureKind, Stored, fitting, squared_distances, to_f64,
+    Assigner, AssignerEntry, Assignments, FeatureKind, Stored, fitting, squared_distances,
 };
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::cluster::{CHUNK_BYTES, rows_per_chunk};
-use crate::tensors::to_labels;
+use crate::tensors::{to_f64, to_labels};
 
 /// The registry entry.
 pub const ENTRY: AssignerEntry = AssignerEntry {

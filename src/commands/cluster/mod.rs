@@ -19,6 +19,7 @@ use super::output::{Output, ends_in};
 use crate::cluster::preprocess::{Pca, l2_rows};
 use crate::cluster::{self, Assignment, ENGINES, Empty, Engine};
 use crate::comm::OneProcess;
+use crate::config::defaults::ROWS_FOR_A_COMPONENT;
 use crate::device::holds;
 use crate::error::{unknown, usage};
 use crate::matrix;
@@ -147,9 +148,6 @@ fn refuse_options_of_other_methods(args: &ClusterArgs) -> Result<()> {
         None => Ok(()),
     }
 }
-
-/// Rows from which the variance of a component is known well enough to divide by it: what `train` goes by.
-const ROWS_FOR_A_COMPONENT: usize = 16;
 
 /// The k-means engine that is asked for.
 fn engine(args: &ClusterArgs) -> Result<&'static Engine> {

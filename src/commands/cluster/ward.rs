@@ -8,10 +8,10 @@ use tch::{Device, Tensor};
 use super::args::ClusterArgs;
 use super::{RowLabel, Stats, engine, plain, prepared, weights};
 use crate::cluster::linkage::{self, MOST_POINTS};
-use crate::cluster::{ClusterError, sizes};
+use crate::cluster::sizes;
 use crate::commands::mended_by_options;
 use crate::error::usage;
-use crate::monitor::{Interrupted, Monitor};
+use crate::monitor::Monitor;
 use crate::tensors::from_labels;
 use crate::ui::Ui;
 
@@ -42,10 +42,7 @@ pub fn run(
         args.seed,
         &stop,
     );
-    let labels = match found {
-        Err(ClusterError::Interrupted) => return Err(Interrupted.into()),
-        found => found.map_err(mended_by_options)?,
-    };
+    let labels = found.map_err(mended_by_options)?;
     let stats = Stats {
         seconds: started.elapsed().as_secs_f64(),
         sizes: sizes(&from_labels(&labels), clusters),

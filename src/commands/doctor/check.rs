@@ -55,10 +55,8 @@ const QUICK: f64 = 5.0;
 pub fn check(device: Device, tell: &mut dyn FnMut(Verdict) -> Result<()>) -> Result<()> {
     tch::manual_seed(0);
     tell(views(device))?;
-    let quick = BACKBONES
-        .iter()
-        .filter(|entry| entry.billion_products < QUICK);
-    for entry in quick.filter(|entry| entry.smaller.is_none()) {
+    let quick = |entry: &&BackboneEntry| entry.smaller.is_none() && entry.billion_products < QUICK;
+    for entry in BACKBONES.iter().filter(quick) {
         for precision in [Precision::F32, Precision::Bf16] {
             tell(features(device, entry, precision)?)?;
         }

@@ -60,7 +60,7 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
     }
     let mut settings = settings(args)?;
     if let Some(Init::From(path)) = &settings.model.init
-        && path.is_file()
+        && !path.is_dir()
     {
         // What can go wrong at once does so before the images are looked for.
         shapes(path)?;
@@ -83,7 +83,6 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
         settings.model.arch = Some(arch.into());
     }
     settings.data = settings.data.over(start.data);
-    let start_is_told = args.init.is_none();
     let info = run_info(typed_inputs(inputs)?, &set);
     let (mut config, mut choices) = complete(settings.over((entry.preset)(&facts)), &facts, info);
     config.train.method = name;
@@ -99,7 +98,7 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
         choices.retain(|before| before.name != choice.name);
         choices.push(choice);
     }
-    if start_is_told {
+    if args.init.is_none() {
         let (name, value) = match start.arch {
             Some(arch) => ("arch", arch),
             None => ("weights", "none"),

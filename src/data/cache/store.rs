@@ -19,6 +19,7 @@ use super::{Backing, Pixels, Read, Watch};
 use crate::data::DataError;
 use crate::data::items::{Items, Layout, Plane};
 use crate::data::source::Skipped;
+use crate::directories::{in_cache, named};
 use crate::monitor::Monitor;
 
 /// Digits of the key in a file's name.
@@ -47,12 +48,7 @@ struct Trailer {
 /// The directory of these files: `$SSL_CLUSTER_CACHE`, or `ssl-cluster/pixels` in the user's cache
 /// directory.
 pub fn directory() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    set("SSL_CLUSTER_CACHE").map(PathBuf::from).or_else(|| {
-        let cache = set("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| Some(Path::new(&set("HOME")?).join(".cache")));
-        Some(cache?.join("ssl-cluster/pixels"))
-    })
+    named("SSL_CLUSTER_CACHE").or_else(|| in_cache("ssl-cluster/pixels"))
 }
 
 /// The files in `directory` with their sizes, unfinished ones (whose makers may be at work or dead)
