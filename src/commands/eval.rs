@@ -149,6 +149,7 @@ pub fn run(args: EvalArgs, ui: &Ui) -> Result<ExitStatus> {
             store: config.data.store,
             plain: config.data.plain,
         };
+        fresh.learn_dictionary(known.as_ref(), ui)?;
         let features = |items: &dyn Items| -> Result<Tensor> {
             Ok(fresh.all(items, FeatureKind::Hidden, ui)?.features)
         };

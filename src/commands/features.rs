@@ -95,6 +95,9 @@ pub fn run(args: FeaturesArgs, ui: &Ui) -> Result<ExitStatus> {
         Some(config) => items(config, set)?,
         None => Arc::new(set),
     };
+    if config.is_none() {
+        extractor.learn_dictionary(items.as_ref(), ui)?;
+    }
     let paths = args.out.with_extension("paths.txt");
     let (of_features, of_paths) = (Output::file(&args.out)?, Output::file(&paths)?);
     let mut extracted = extractor.all(items.as_ref(), FeatureKind::Hidden, ui)?;
@@ -150,6 +153,7 @@ fn pretrained(arch: &str, args: &FeaturesArgs, device: tch::Device, ui: &Ui) -> 
     };
     match weights {
         Some(weights) => report_loaded(&network, &weights, ui)?,
+        None if network.backbone.dictionary().is_some() => {}
         None => ui.warn("without weights (--init) these are the features of an untrained network"),
     }
     Ok(Extractor {

@@ -10,6 +10,7 @@ pub mod items;
 pub mod loader;
 pub mod sampler;
 pub mod source;
+pub mod spread;
 pub mod survey;
 
 use std::path::PathBuf;

@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, bail};
 use tch::{Device, Kind, Tensor};
 
-use super::{Context, Labelling, PrefetchedFeatures, View};
+use super::{Context, Labelling, PrefetchedFeatures, View, learn_dictionary};
 use crate::cluster::assigner::{Assigner, Centroids, FeatureKind, Fit, StoredPoints};
 use crate::cluster::copies::without_copies;
 use crate::cluster::neighbours::{MOST_SMOOTHED, smoothed};
@@ -285,6 +285,7 @@ pub fn cluster_descriptors(context: &Context, empty: Empty) -> Result<Clustered<
         prefetched: &nothing,
         ..*context
     };
+    learn_dictionary(&context)?;
     let features = context.features(FeatureKind::Hidden, View::Plain)?;
     let beginning = Beginning::for_last_labels(&context);
     cluster_features(&context, &features, beginning, empty)

@@ -14,6 +14,7 @@ mod colorization;
 mod context;
 mod context_prediction;
 mod deepcluster;
+mod dictionary;
 mod extraction;
 mod features;
 mod label_panels;
@@ -46,6 +47,7 @@ pub use crate::picture::{Panel, Tile};
 pub use archive::{Archive, State};
 pub use bank::{FeatureSource, FeaturesFrom};
 pub use context::{Aside, Batch, Context, Position, View};
+pub use dictionary::{DICTIONARY_IMAGES, learn_dictionary};
 pub use extraction::{FeaturePrefetch, FeatureRequest, PrefetchedFeatures, extract, extract_size};
 pub use features::{
     Beginning, cluster_descriptors, cluster_features, group_features, label_by_clusters,

@@ -10,6 +10,7 @@ pub mod convnext;
 pub mod decoder;
 pub mod descriptors;
 pub mod heads;
+mod histograms;
 pub mod input;
 pub mod lab;
 pub mod layers;
@@ -22,11 +23,14 @@ mod sobel;
 mod tokens;
 pub mod vgg;
 pub mod vit;
+pub mod vlad;
 pub mod weights;
 
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor, nn};
+
+use crate::cluster::ClusterError;
 
 pub use heads::{LinearHead, MultiHead, TwoLayerHead};
 pub use input::InputSpec;
@@ -63,6 +67,11 @@ pub trait Backbone: std::fmt::Debug + Send {
         hidden.shallow_clone()
     }
 
+    /// What it must learn of the images before it sees them, where it stands on more than its weights.
+    fn dictionary(&self) -> Option<&dyn Dictionary> {
+        None
+    }
+
     /// The same network for inference alone, in `kind`, with batch norm and layer scale folded into the layers
     /// before them. It does not follow when this one learns.
     fn folded(&self, kind: Kind) -> Box<dyn Backbone>;
@@ -75,6 +84,15 @@ pub trait Backbone: std::fmt::Debug + Send {
 
     /// Channels of the input: 3 for colour, 2 after [`sobel()`].
     fn in_channels(&self) -> i64;
+}
+
+/// What a backbone learns by looking at the images, without gradients, before anything else: kept among its variables.
+pub trait Dictionary {
+    /// Learns from a sample of the images, prepared: `[m, in_channels, s, s]`. The same sample gives the same.
+    ///
+    /// # Errors
+    /// No images, or numbers that are none.
+    fn learn(&self, images: &Tensor) -> Result<(), ClusterError>;
 }
 
 /// What a backbone makes of images before its last layers.
@@ -255,6 +273,7 @@ pub const BACKBONES: &[BackboneEntry] = &[
     vit::LARGE_REG4_DINOV2,
     vit::LARGE_DINOV3,
     descriptors::DESCRIPTORS,
+    vlad::VLAD,
 ];
 
 /// Images from which on a GPU has enough to learn for the larger network.
@@ -272,12 +291,12 @@ pub fn default_backbone(small: bool, on_cpu: bool, images: usize) -> &'static st
 
 /// What images are described by where nothing is to be learned, and nothing has been.
 pub fn unlearned_backbone() -> &'static str {
-    descriptors::DESCRIPTORS.name
+    vlad::VLAD.name
 }
 
 /// Whether a backbone has anything to learn.
 pub fn learns(name: &str) -> bool {
-    name != descriptors::DESCRIPTORS.name
+    ![descriptors::DESCRIPTORS.name, vlad::VLAD.name].contains(&name)
 }
 
 /// Whether a CPU gets through many images with it.

@@ -19,10 +19,12 @@ use crate::data::cache::{Pixels, Read};
 use crate::data::image_batch::ImageBatch;
 use crate::data::items::Items;
 use crate::data::source::{ImageSet, Skipped};
+use crate::data::spread::Spread;
 use crate::device::{PrecisionChoice, precision};
 use crate::error::{Error, unknown};
 use crate::method::{
-    self, Archive, Build, METHODS, Method, MethodEntry, State, extract, extract_size,
+    self, Archive, Build, DICTIONARY_IMAGES, METHODS, Method, MethodEntry, State, extract,
+    extract_size,
 };
 use crate::model::network::{InferenceNetwork, Network};
 use crate::model::weights::prefixed;
@@ -69,6 +71,34 @@ impl Extractor {
             store: config.data.store,
             plain: config.data.plain,
         })
+    }
+
+    /// Lets the network learn what it has to know of the images, from a sample of `items`.
+    pub fn learn_dictionary(&self, items: &dyn Items, monitor: &dyn Monitor) -> Result<()> {
+        let Some(dictionary) = self.network.backbone.dictionary() else {
+            return Ok(());
+        };
+        let sample = Spread::over(items, DICTIONARY_IMAGES);
+        let size = extract_size(self.size, self.network.device());
+        let mut parts = Vec::new();
+        let mut block = |read: Read, _| -> Result<()> {
+            if monitor.stopping() {
+                return Err(Interrupted.into());
+            }
+            if !read.pixels.is_empty() {
+                parts.push(self.network.prepare(&self.images(&read.pixels)?));
+            }
+            Ok(())
+        };
+        monitor.begin(Phase::Extract, "learning visual words", 0);
+        let read = decode_ahead(&sample, self.store, size, &mut block);
+        let learned = read.and_then(|()| match parts.is_empty() {
+            // Whoever wants the features says so.
+            true => Ok(()),
+            false => Ok(tch::no_grad(|| dictionary.learn(&Tensor::cat(&parts, 0)))?),
+        });
+        monitor.end();
+        learned
     }
 
     /// Features of all `items`, by blocks, each given to `take` as soon as it is there.
@@ -137,10 +167,14 @@ impl Extractor {
                 (tch::Kind::Float, device),
             ));
         }
+        Ok(extract(network, &self.images(pixels)?, size, kind))
+    }
+
+    /// The unchanged images `[n, 3, size, size] f32` in 0..1, on the network's device.
+    fn images(&self, pixels: &Pixels) -> Result<Tensor> {
         let rows: Vec<u32> = (0..pixels.len() as u32).collect();
-        let kept = ImageBatch::Copied(pixels.gather(&rows)?).on(device);
-        let images = augment::plain(&kept, self.size as i64, self.plain);
-        Ok(extract(network, &images, size, kind))
+        let kept = ImageBatch::Copied(pixels.gather(&rows)?).on(self.network.device());
+        Ok(augment::plain(&kept, self.size as i64, self.plain))
     }
 }
 

@@ -7,6 +7,7 @@ mod descriptors;
 mod heads;
 mod timm;
 mod torch_file;
+mod vlad;
 mod weights;
 
 use std::path::{Path, PathBuf};

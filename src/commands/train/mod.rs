@@ -131,7 +131,8 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
     let run = RunDir::create(&out)?;
     let profile = profile_of(args, device);
     // On a CPU decoding and the network would be in each other's way.
-    let first = (entry.first)(&config.method).filter(|_| device != Device::Cpu);
+    let knows = network.backbone.dictionary().is_none();
+    let first = (entry.first)(&config.method).filter(|_| device != Device::Cpu && knows);
     let before = config.clone();
     let ahead =
         first.map(|wanted| FeaturePrefetch::new(&before, &network, &profile, items.len(), wanted));

@@ -20,7 +20,7 @@ use crate::data::loader::{Batches, PixelBatch, batches, training_lengths};
 use crate::labels::LabelRecord;
 use crate::method::{
     BACKBONE, Batch, Context, LabelStep, Method, ModuleTraining, Panel, Position,
-    PrefetchedFeatures,
+    PrefetchedFeatures, learn_dictionary,
 };
 use crate::model::network::Network;
 use crate::model::weights;
@@ -152,6 +152,7 @@ impl<'a> Session<'a> {
     pub fn begin(&mut self) -> Result<()> {
         if self.position == Position::default() {
             let context = self.env.at(self.position);
+            learn_dictionary(&context)?;
             self.method.begin(&context)?;
         }
         if self.env.config.train.epochs == 0 {
