@@ -57,11 +57,11 @@ pub fn run(args: AssignArgs, ui: &Ui) -> Result<ExitStatus> {
         extractor.network.load(init)?;
     }
     ensure!(
-        assigner.dim() as i64 == extractor.network.dim(),
+        assigner.dim() as i64 == extractor.width(assigner.feature_kind()),
         "'{}' was made for features of {} numbers, the network gives {}",
         run.clustering().display(),
         assigner.dim(),
-        extractor.network.dim()
+        extractor.width(assigner.feature_kind())
     );
     let items = items(&config, find_images(&args.inputs)?)?;
     let mut output = Output::open(args.out.as_deref())?;

@@ -165,7 +165,10 @@ pub fn run(args: EvalArgs, ui: &Ui) -> Result<ExitStatus> {
 
     let seen = match assigner.feature_kind() {
         FeatureKind::Hidden => of_queries.features.shallow_clone(),
-        FeatureKind::Activation => extractor.network.backbone.activate(&of_queries.features),
+        FeatureKind::Activation if extractor.network.beside.is_none() => {
+            extractor.network.backbone.activate(&of_queries.features)
+        }
+        kind => extractor.all(queries.as_ref(), kind, ui)?.features,
     };
     let labels = assigner.assign(&seen).labels.swap_remove(0);
     report.insert("nmi".into(), rounded(nmi(&labels, &classes)));

@@ -153,7 +153,7 @@ fn pretrained(arch: &str, args: &FeaturesArgs, device: tch::Device, ui: &Ui) -> 
     };
     match weights {
         Some(weights) => report_loaded(&network, &weights, ui)?,
-        None if network.backbone.dictionary().is_some() => {}
+        None if network.dictionary().is_some() => {}
         None => ui.warn("without weights (--init) these are the features of an untrained network"),
     }
     Ok(Extractor {

@@ -93,6 +93,12 @@ section! {
         /// The file that they come from.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         weights: Option<WeightsFile>,
+        /// The backbone whose features are joined to those of the network where they are clustered, or `none`.
+        #[serde(default = "nothing")]
+        beside: String,
+        /// Length of its features, where those of the network have one of 1.
+        #[serde(default)]
+        beside_length: f64,
     }
 }
 
@@ -152,9 +158,16 @@ fn yes() -> bool {
     true
 }
 
+fn nothing() -> String {
+    NOTHING.into()
+}
+
 fn one() -> usize {
     1
 }
+
+/// What stands beside a network where nothing does.
+pub const NOTHING: &str = "none";
 
 /// Largest side of the network's input, and of what is kept for it.
 const MOST_PIXELS: usize = 4096;

@@ -284,7 +284,7 @@ impl Context<'_> {
                 format!(
                     "while features of {} images at a time were extracted (with room for all, {:.1} GB)",
                     extraction.size(),
-                    4e-9 * (n as i64 * self.network.dim()) as f64
+                    4e-9 * (n as i64 * self.network.features_dim()) as f64
                 )
             };
             let cure = "a smaller --size or --arch takes less, and so does --device cpu";

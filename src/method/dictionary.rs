@@ -3,9 +3,11 @@
 use anyhow::Result;
 use tch::Tensor;
 
-use super::{Batch, Context, extract_size};
+use super::{Context, Seen, extract_size};
+use crate::config::DataConfig;
 use crate::data::loader::{batches, equal_lengths};
 use crate::data::spread::spread;
+use crate::model::network::Network;
 use crate::monitor::Phase;
 
 /// Images that a dictionary is learned from.
@@ -16,18 +18,23 @@ pub const DICTIONARY_IMAGES: usize = 1_024;
 /// # Errors
 /// Images that cannot be read any more.
 pub fn learn_dictionary(context: &Context) -> Result<()> {
-    let Some(dictionary) = context.network.backbone.dictionary() else {
+    let network = context.network;
+    let Some(dictionary) = network.dictionary() else {
         return Ok(());
     };
     let rows = spread(context.data.len(), DICTIONARY_IMAGES);
-    let device = context.network.device();
+    let device = network.device();
     let lengths = equal_lengths(rows.len(), extract_size(context.config.data.size, device));
     context
         .monitor
         .begin(Phase::Extract, "learning visual words", 0);
     let sample = batches(&context.data.pixels, rows, lengths, device).map(|batch| {
-        let batch = Batch::new(batch?, context.network);
-        Ok(context.network.prepare(&context.plain(&batch)))
+        let images = batch?.images.on(device);
+        let DataConfig { size, plain, .. } = context.config.data;
+        Ok(dictionary_input(
+            network,
+            Seen::plain(network, &images, size, plain),
+        ))
     });
     let learned = sample.collect::<Result<Vec<Tensor>>>().and_then(|sample| {
         let sample = context.comm.gather(&Tensor::cat(&sample, 0));
@@ -35,4 +42,12 @@ pub fn learn_dictionary(context: &Context) -> Result<()> {
     });
     context.monitor.end();
     learned
+}
+
+/// What the network's dictionary is learned from, of images that are seen so.
+pub fn dictionary_input(network: &Network, seen: Seen) -> Tensor {
+    match (network.backbone.dictionary(), seen.beside) {
+        (None, Some(beside)) => beside,
+        _ => network.prepare(&seen.images),
+    }
 }

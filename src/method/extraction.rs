@@ -10,9 +10,10 @@ use tch::{Device, Tensor};
 use super::room::room;
 use super::{Batch, Position, View};
 use crate::cluster::assigner::FeatureKind;
-use crate::config::Config;
-use crate::data::augment::ViewKey;
+use crate::config::{Config, PlainView};
+use crate::data::augment::{self, ViewKey};
 use crate::data::cache::Pixels;
+use crate::data::image_batch::ImageBatch;
 use crate::data::loader::{PixelBatch, equal_lengths};
 use crate::device::within_memory;
 use crate::model::network::{InferenceNetwork, Network};
@@ -71,7 +72,7 @@ impl<'a> Extraction<'a> {
 
     /// Room for the features of `n` images.
     pub fn room(&self, n: usize) -> Features {
-        let shape = [n as i64, self.network.dim()];
+        let shape = [n as i64, self.network.features_dim()];
         Features {
             rows: room(shape, self.network.device()),
             count: 0,
@@ -83,6 +84,8 @@ impl<'a> Extraction<'a> {
         let batch = self
             .profile
             .time(Part::Copy, || Batch::new(batch, self.network));
+        let beside = self.network.beside.as_ref();
+        let beside = beside.map(|beside| augment::reduced(&batch.images, beside.size));
         let images = match self.wanted.view {
             View::Plain => batch.plain(self.config, self.profile),
             View::Augmented => {
@@ -95,7 +98,8 @@ impl<'a> Extraction<'a> {
                 batch.augmented(self.config, self.profile, key)
             }
         };
-        let extract = || extract(&self.inference, &images, self.size(), self.wanted.kind);
+        let seen = Seen { images, beside };
+        let extract = || extract(&self.inference, &seen, self.size(), self.wanted.kind);
         let extracted = self.profile.time(Part::Extract, extract);
         let count = batch.indices.len();
         let mut place = features.rows.narrow(0, features.count as i64, count as i64);
@@ -190,24 +194,40 @@ pub fn extract_size(size: usize, device: Device) -> usize {
     (pixels / (size * size)).clamp(16, most)
 }
 
-/// Features `[b, d] f32` of images `[b, 3, s, s]` in 0..1. The batch is filled up to `size` images, so
+/// What a network sees of some images, in 0..1.
+#[derive(Debug)]
+pub struct Seen {
+    /// `[b, 3, s, s] f32`
+    pub images: Tensor,
+    /// As what stands beside it sees them.
+    pub beside: Option<Tensor>,
+}
+
+impl Seen {
+    /// Unchanged images.
+    pub fn plain(network: &Network, kept: &ImageBatch, size: usize, view: PlainView) -> Self {
+        let beside = network.beside.as_ref();
+        Self {
+            images: augment::plain(kept, size as i64, view),
+            beside: beside.map(|beside| augment::reduced(kept, beside.size)),
+        }
+    }
+}
+
+/// Features `[b, d] f32` of images. The batch is filled up to `size` images, so
 /// that an image's features do not depend on how many come with it: libtorch may choose another
 /// kernel for another shape, and labels must be the same in `train` and `assign`.
-pub fn extract(
-    network: &InferenceNetwork,
-    images: &Tensor,
-    size: usize,
-    kind: FeatureKind,
-) -> Tensor {
-    let count = images.size()[0];
+pub fn extract(network: &InferenceNetwork, seen: &Seen, size: usize, kind: FeatureKind) -> Tensor {
+    let count = seen.images.size()[0];
     let missing = (size as i64 - count).max(0);
-    let filled = match missing {
+    let filled = |images: &Tensor| match missing {
         0 => images.shallow_clone(),
         _ => images.constant_pad_nd([0, 0, 0, 0, 0, 0, 0, missing]),
     };
+    let images = filled(&seen.images);
     let features = match kind {
-        FeatureKind::Hidden => network.hidden(&filled),
-        FeatureKind::Activation => network.activation(&filled),
+        FeatureKind::Hidden => network.features(&images, seen.beside.as_ref().map(filled).as_ref()),
+        FeatureKind::Activation => network.activation(&images),
     };
     features.narrow(0, 0, count).copy()
 }

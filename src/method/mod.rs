@@ -25,6 +25,7 @@ mod options;
 mod room;
 mod rotation;
 mod sela;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,8 +48,10 @@ pub use crate::picture::{Panel, Tile};
 pub use archive::{Archive, State};
 pub use bank::{FeatureSource, FeaturesFrom};
 pub use context::{Aside, Batch, Context, Position, View};
-pub use dictionary::{DICTIONARY_IMAGES, learn_dictionary};
-pub use extraction::{FeaturePrefetch, FeatureRequest, PrefetchedFeatures, extract, extract_size};
+pub use dictionary::{DICTIONARY_IMAGES, dictionary_input, learn_dictionary};
+pub use extraction::{
+    FeaturePrefetch, FeatureRequest, PrefetchedFeatures, Seen, extract, extract_size,
+};
 pub use features::{
     Beginning, cluster_descriptors, cluster_features, group_features, label_by_clusters,
     label_by_groups,
@@ -236,6 +239,7 @@ pub const METHODS: &[&MethodEntry] = &[
     &context_prediction::ENTRY,
     &colorization::ENTRY,
     &multitask::ENTRY,
+    &transfer::ENTRY,
 ];
 
 /// What the defaults of a run take from the registries.

@@ -5,6 +5,7 @@
 //! [`BackboneEntry`], and has its line in [`BACKBONES`].
 
 pub mod alexnet;
+pub mod beside;
 pub mod conv4;
 pub mod convnext;
 pub mod decoder;

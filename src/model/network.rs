@@ -5,10 +5,14 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor, nn};
 
+use super::beside::{Beside, InferenceBeside};
 use super::input::Input;
 use super::weights::{self, LoadReport, WeightsError};
-use super::{Backbone, BackboneEntry, InputSpec, Maps, Shape, ShapeError, store_on};
+use super::{Backbone, BackboneEntry, Dictionary, InputSpec, Maps, Shape, ShapeError, store_on};
 use crate::device::Precision;
+
+/// What stands before the names of the variables of what stands beside a network.
+const BESIDE: &str = "beside";
 
 /// A feature extractor for images in 0..1.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub struct Network {
     /// The backbone's parameters and running statistics, under torchvision's names, or timm's.
     pub store: nn::VarStore,
     pub backbone: Box<dyn Backbone>,
+    /// What is joined to its features.
+    pub beside: Option<Beside>,
     /// How the images of its published weights were prepared.
     pub spec: InputSpec,
     shape: Shape,
@@ -44,6 +50,7 @@ impl Network {
         Ok(Self {
             backbone: backbone?,
             store,
+            beside: None,
             spec: entry.input,
             shape,
             adapt: entry.adapt,
@@ -55,6 +62,28 @@ impl Network {
     pub fn seeing_grey(mut self, grey: bool) -> Self {
         self.input.grey = grey;
         self
+    }
+
+    /// The same with `beside` at its side.
+    pub fn beside(mut self, beside: Option<Beside>) -> Self {
+        self.beside = beside;
+        self
+    }
+
+    /// All parameters, running statistics and dictionaries by name: what a run keeps.
+    pub fn variables(&self) -> Vec<(String, Tensor)> {
+        let mut all = weights::named_variables(&self.store);
+        if let Some(beside) = &self.beside {
+            all.extend(weights::prefixed(BESIDE, &beside.store));
+        }
+        all
+    }
+
+    /// What must be learned of the images first: by the backbone, of images that are [prepared](Self::prepare), or by
+    /// what stands beside it.
+    pub fn dictionary(&self) -> Option<&dyn Dictionary> {
+        let of_beside = || self.beside.as_ref()?.backbone.dictionary();
+        self.backbone.dictionary().or_else(of_beside)
     }
 
     /// Copies weights from a `.safetensors` (or `.pt`) file into the backbone, also such as others publish under
@@ -72,7 +101,17 @@ impl Network {
     ) -> Result<LoadReport, WeightsError> {
         let variables = weights::named_variables(&self.store);
         let adapt = |tensors| (self.adapt)(tensors, &self.shape);
-        weights::load_adapted(&variables, tensors, &adapt, path)
+        let mut report = weights::load_adapted(&variables, tensors, &adapt, path)?;
+        let is_beside = |name: &String| name.starts_with(&format!("{BESIDE}."));
+        // Published weights know nothing of it, runs do.
+        if let Some(beside) = &self.beside
+            && tensors.keys().any(is_beside)
+        {
+            let variables = weights::prefixed(BESIDE, &beside.store);
+            report.loaded += weights::load_into(&variables, tensors, path)?.loaded;
+            report.unexpected.retain(|name| !is_beside(name));
+        }
+        Ok(report)
     }
 
     /// The input that the backbone sees: images `[b, 3, s, s] f32` in 0..1, normalised, reduced to
@@ -124,6 +163,7 @@ impl Network {
     pub fn for_inference(&self) -> InferenceNetwork {
         InferenceNetwork {
             backbone: self.backbone.folded(self.input.kind),
+            beside: self.beside.as_ref().map(Beside::folded),
             input: self.input.clone(),
         }
     }
@@ -131,6 +171,12 @@ impl Network {
     /// Width of the hidden layer.
     pub fn dim(&self) -> i64 {
         self.backbone.dim()
+    }
+
+    /// Width of [`InferenceNetwork::features`].
+    pub fn features_dim(&self) -> i64 {
+        let of_beside = |beside: &Beside| beside.backbone.dim();
+        self.dim() + self.beside.as_ref().map_or(0, of_beside)
     }
 
     pub fn device(&self) -> Device {
@@ -143,6 +189,7 @@ impl Network {
 #[derive(Debug)]
 pub struct InferenceNetwork {
     backbone: Box<dyn Backbone>,
+    beside: Option<InferenceBeside>,
     input: Input,
 }
 
@@ -155,14 +202,19 @@ impl InferenceNetwork {
         })
     }
 
+    /// What is clustered `[b, features_dim] f32`: the hidden layer, and joined to it what `beside` tells of the same
+    /// images, where something stands beside the network.
+    pub fn features(&self, images: &Tensor, beside: Option<&Tensor>) -> Tensor {
+        let own = self.hidden(images);
+        match (&self.beside, beside) {
+            (Some(there), Some(images)) => tch::no_grad(|| there.joined(&own, images)),
+            _ => own,
+        }
+    }
+
     /// What a head sees `[b, d] f32` of images `[b, 3, s, s] f32` in 0..1.
     pub fn activation(&self, images: &Tensor) -> Tensor {
         tch::no_grad(|| self.backbone.activate(&self.hidden(images)))
-    }
-
-    /// Width of the hidden layer.
-    pub fn dim(&self) -> i64 {
-        self.backbone.dim()
     }
 
     pub fn device(&self) -> Device {

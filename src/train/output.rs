@@ -8,7 +8,7 @@ use crate::data::Dataset;
 use crate::labels::LabelRecord;
 use crate::method::Method;
 use crate::model::network::Network;
-use crate::model::weights::{self, named_variables, prefixed};
+use crate::model::weights::{self, prefixed};
 
 /// The records of all images of `data`.
 pub fn final_records(data: &Dataset, assignments: &Assignments) -> Vec<LabelRecord> {
@@ -24,7 +24,7 @@ pub fn write_model(
     config: &Config,
     out: &mut impl std::io::Write,
 ) -> Result<()> {
-    let mut tensors = named_variables(&network.store);
+    let mut tensors = network.variables();
     for module in method.modules() {
         tensors.extend(prefixed(&module.name, module.store));
     }

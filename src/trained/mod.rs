@@ -12,8 +12,7 @@ use anyhow::{Context, Result, bail};
 use tch::{Device, Tensor};
 
 use crate::cluster::assigner::{self, Assigner, FeatureKind, Stored};
-use crate::config::{Config, Init, PlainView};
-use crate::data::augment;
+use crate::config::{Config, Init, NOTHING, PlainView};
 use crate::data::cache::decoding::decode_ahead;
 use crate::data::cache::{Pixels, Read};
 use crate::data::image_batch::ImageBatch;
@@ -23,9 +22,10 @@ use crate::data::spread::Spread;
 use crate::device::{PrecisionChoice, precision};
 use crate::error::{Error, unknown};
 use crate::method::{
-    self, Archive, Build, DICTIONARY_IMAGES, METHODS, Method, MethodEntry, State, extract,
-    extract_size,
+    self, Archive, Build, DICTIONARY_IMAGES, METHODS, Method, MethodEntry, Seen, State,
+    dictionary_input, extract, extract_size,
 };
+use crate::model::beside::Beside;
 use crate::model::network::{InferenceNetwork, Network};
 use crate::model::weights::prefixed;
 use crate::model::{self, weights};
@@ -75,7 +75,7 @@ impl Extractor {
 
     /// Lets the network learn what it has to know of the images, from a sample of `items`.
     pub fn learn_dictionary(&self, items: &dyn Items, monitor: &dyn Monitor) -> Result<()> {
-        let Some(dictionary) = self.network.backbone.dictionary() else {
+        let Some(dictionary) = self.network.dictionary() else {
             return Ok(());
         };
         let sample = Spread::over(items, DICTIONARY_IMAGES);
@@ -86,7 +86,7 @@ impl Extractor {
                 return Err(Interrupted.into());
             }
             if !read.pixels.is_empty() {
-                parts.push(self.network.prepare(&self.images(&read.pixels)?));
+                parts.push(dictionary_input(&self.network, self.seen(&read.pixels)?));
             }
             Ok(())
         };
@@ -163,18 +163,26 @@ impl Extractor {
         let device = network.device();
         if pixels.is_empty() {
             return Ok(Tensor::zeros(
-                [0, network.dim()],
+                [0, self.width(kind)],
                 (tch::Kind::Float, device),
             ));
         }
-        Ok(extract(network, &self.images(pixels)?, size, kind))
+        Ok(extract(network, &self.seen(pixels)?, size, kind))
     }
 
-    /// The unchanged images `[n, 3, size, size] f32` in 0..1, on the network's device.
-    fn images(&self, pixels: &Pixels) -> Result<Tensor> {
+    /// Width of the features of that kind.
+    pub fn width(&self, kind: FeatureKind) -> i64 {
+        match kind {
+            FeatureKind::Hidden => self.network.features_dim(),
+            FeatureKind::Activation => self.network.dim(),
+        }
+    }
+
+    /// The unchanged images, on the network's device.
+    fn seen(&self, pixels: &Pixels) -> Result<Seen> {
         let rows: Vec<u32> = (0..pixels.len() as u32).collect();
         let kept = ImageBatch::Copied(pixels.gather(&rows)?).on(self.network.device());
-        Ok(augment::plain(&kept, self.size as i64, self.plain))
+        Ok(Seen::plain(&self.network, &kept, self.size, self.plain))
     }
 }
 
@@ -197,6 +205,13 @@ pub fn none_readable(place: PathBuf, skipped: &[Skipped]) -> Error {
 pub fn build(config: &Config, device: Device) -> Result<Network> {
     let entry = model::find(&config.model.arch).ok_or_else(|| unknown_arch(&config.model.arch))?;
     tch::manual_seed(key(config.train.seed, Purpose::Weights, u64::MAX, 0) as i64);
+    let beside = match config.model.beside.as_str() {
+        NOTHING => None,
+        name => {
+            let entry = model::find(name).ok_or_else(|| unknown_arch(name))?;
+            Some(Beside::new(entry, config.model.beside_length, device)?)
+        }
+    };
     Ok(Network::new(
         entry,
         config.data.size,
@@ -204,7 +219,8 @@ pub fn build(config: &Config, device: Device) -> Result<Network> {
         device,
         precision(config.train.precision, device),
     )?
-    .seeing_grey(config.data.grey))
+    .seeing_grey(config.data.grey)
+    .beside(beside))
 }
 
 /// The network that a run begins with: untrained, or with the weights that `config` names.

@@ -22,6 +22,9 @@ const ON_A_THREAD: f64 = 40.0;
 const ON_A_GPU: f64 = 20_000.0;
 const PATIENCE: f64 = 180.0;
 
+/// Products for an image, in billions, below which a network is small: what it misses is joined to its features.
+const SMALL: f64 = 1.0;
+
 /// What was decided.
 #[derive(Debug)]
 pub struct Start {
@@ -59,6 +62,7 @@ impl Start {
             ready: described.map(|entry| Ready {
                 size: entry.input.size,
                 interpolation: entry.input.interpolation,
+                beside: None,
             }),
             ..Self::from_nothing(reason)
         }
@@ -154,6 +158,7 @@ fn ready(entry: &BackboneEntry, facts: &Facts) -> Ready {
     Ready {
         size: side(entry, facts),
         interpolation: entry.input.interpolation,
+        beside: (entry.billion_products < SMALL).then(model::unlearned_backbone),
     }
 }
 
@@ -218,6 +223,7 @@ fn of_run(path: &Path, arch: Option<&str>) -> Result<Start> {
         ready: Some(Ready {
             size: data.size,
             interpolation: data.interpolation,
+            beside: model::find(&config.model.beside).map(|entry| entry.name),
         }),
         data: DataSettings {
             size: Some(data.size),

@@ -80,7 +80,11 @@ fn what_is_somewhere_is_recognised_elsewhere() {
     let _ = near.shallow_clone().fill_diagonal_(-1e9, false);
     let nearest = values(&near.argmax(1, false).to_kind(Kind::Float));
     let same = |(own, other): (usize, &f32)| own % 2 == *other as usize % 2;
-    let right = nearest.iter().enumerate().filter(|&pair| same(pair)).count();
+    let right = nearest
+        .iter()
+        .enumerate()
+        .filter(|&pair| same(pair))
+        .count();
     assert!(right >= 72, "{right} of 80");
 }
 

@@ -35,6 +35,10 @@ pub struct TrainArgs {
     /// asked for), none, imagenet (published weights), a file (.safetensors, .pth, .pt), or a run [default: auto]
     #[arg(long, value_name = "WEIGHTS", value_parser = init())]
     pub init: Option<Init>,
+    /// A backbone whose features are joined to the network's where they are clustered: vlad, descriptors, any that has
+    /// nothing to learn by gradients, or none [default: vlad beside a small network that is not trained further]
+    #[arg(long, value_name = "BACKBONE")]
+    pub beside: Option<String>,
     /// Passes over the images; 0 clusters the features of the network as it is
     #[arg(long)]
     pub epochs: Option<usize>,

@@ -18,7 +18,7 @@ use super::{ExitStatus, report};
 use crate::cluster::ENGINES;
 use crate::comm::OneProcess;
 use crate::config::defaults::{Choice, complete};
-use crate::config::{Config, Init, Settings};
+use crate::config::{Config, Init, NOTHING, Settings};
 use crate::data::Dataset;
 use crate::data::cache::Watch;
 use crate::data::items::Items;
@@ -131,7 +131,7 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
     let run = RunDir::create(&out)?;
     let profile = profile_of(args, device);
     // On a CPU decoding and the network would be in each other's way.
-    let knows = network.backbone.dictionary().is_none();
+    let knows = network.dictionary().is_none();
     let first = (entry.first)(&config.method).filter(|_| device != Device::Cpu && knows);
     let before = config.clone();
     let ahead =
@@ -355,6 +355,16 @@ fn check(config: &Config) -> Result<()> {
             "{} are computed, there is nothing to learn: leave --epochs and --method out, or take another --arch",
             backbone.name
         )));
+    }
+    if config.model.beside != NOTHING {
+        let beside = &config.model.beside;
+        let entry = model::find(beside).ok_or_else(|| unknown_arch(beside))?;
+        if model::learns(entry.name) || entry.name == backbone.name {
+            return Err(usage(format!(
+                "--beside wants a backbone that has nothing to learn by gradients, and another than --arch: {}, or none",
+                model::unlearned_backbone()
+            )));
+        }
     }
     if crate::cluster::engine(&config.cluster.engine).is_none() {
         let known = ENGINES.iter().map(|engine| engine.name);

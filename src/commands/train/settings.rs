@@ -48,6 +48,8 @@ pub fn settings(args: &TrainArgs) -> Result<Settings> {
                 named => named,
             }),
             weights: None,
+            beside: args.beside.clone(),
+            beside_length: None,
         },
         train: TrainSettings {
             method: args.method.clone(),

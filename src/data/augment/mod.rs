@@ -236,6 +236,15 @@ pub fn whole(images: &ImageBatch, size: i64) -> Tensor {
     cook(images, &vec![recipe; images.len()], size)
 }
 
+/// The whole stored squares `[b, 3, size, size] f32` in 0..1, each pixel the mean of those that it stands for.
+pub fn reduced(images: &ImageBatch, size: i64) -> Tensor {
+    let side = images.side() as i64;
+    if side <= size {
+        return whole(images, size);
+    }
+    centre(images, side).internal_upsample_bilinear2d_aa([size, size], false, None, None)
+}
+
 /// The plain view `[b, 3, size, size] f32` in 0..1, of which features are taken.
 pub fn plain(images: &ImageBatch, size: i64, view: PlainView) -> Tensor {
     match view {

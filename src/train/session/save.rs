@@ -30,11 +30,7 @@ impl Session<'_> {
                 self.env.config.run.input
             );
         }
-        weights::load_into(
-            &named_variables(&self.env.network.store),
-            &saved.take(BACKBONE),
-            &path,
-        )?;
+        weights::load_into(&self.env.network.variables(), &saved.take(BACKBONE), &path)?;
         self.position = saved.meta.position;
         // First, because modules may have another size since.
         if self.position != Position::default() {
@@ -81,7 +77,7 @@ impl Session<'_> {
     /// A network that has diverged: the last good state stays.
     pub fn save(&mut self) -> Result<()> {
         self.check_loss()?;
-        if !weights::all_finite(&named_variables(&self.env.network.store)) {
+        if !weights::all_finite(&self.env.network.variables()) {
             return Err(self.diverged());
         }
         let mut state = State::default();
@@ -95,7 +91,7 @@ impl Session<'_> {
             images: fingerprint(self.env.data.names()),
             method: values,
         });
-        checkpoint.add(BACKBONE, named_variables(&self.env.network.store));
+        checkpoint.add(BACKBONE, self.env.network.variables());
         for module in self.method.modules() {
             checkpoint.add(&module.name, named_variables(module.store));
         }
