@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """How good the labels are that `train` gives with no option but the number of clusters.
 
-    scripts/quality.py BINARY [--only SET] [--seeds N]
+    scripts/quality.py BINARY [--only SET] [--seeds N] [--series]
 
 `make quality` calls it in an environment of its own. For each set it trains with published weights and without
 any, and prints how the labels agree with the folders (NMI), the share of images whose nearest other image, by
 the cosine of their features, is of their folder (nn1), and the seconds from start to report; beside them
 scikit-learn's k-means and Ward's linkage on the features of `ssl-cluster features --arch mobilenet_v2`, which are
 torchvision's.
+
+With `--series` it clusters the features of some of the images by Ward's linkage instead, for several numbers of
+images and of principal components, whitened and not: how many components suit so many images.
 
 The sets: `data/` (2,000 garments), and pictures out of Debian packages, each folder a class: stamps (309
 pictures of things; tuxpaint-stamps-default) and clip-art (2,920 drawings; openclipart-png), which are fetched
@@ -46,6 +49,10 @@ SETS = [
     ("data", 45, None),
     ("full", 128, None),
 ]
+# Numbers of images and of components of a series, and how often fewer images than 5,000 are drawn.
+IMAGES = (200, 500, 1_000, 2_000, 5_000, 20_000, 60_000)
+COMPONENTS = (8, 16, 32, 64, 128, 256)
+DRAWS = 3
 # scikit-learn's linkage takes too long beyond this.
 MOST_FOR_PEERS = 5_000
 
@@ -131,6 +138,32 @@ def trained(binary, folder, clusters, seed, env):
     return labels, nmi, nn1, seconds
 
 
+def clustered(binary, points, components, whiten, clusters):
+    file = PLACE / "some.npy"
+    np.save(file, points)
+    command = [binary, "cluster", "-q", file, "-k", str(clusters), "--pca", str(components), "--l2", "--method", "ward"]
+    out = subprocess.run(command + ["--whiten"] * whiten, check=True, stdout=subprocess.PIPE).stdout
+    return [json.loads(line)["label"] for line in out.splitlines()]
+
+
+def series(binary, name, way, folder, env):
+    trained(binary, folder, 2, 0, env)
+    points, of_class = features(binary, [PLACE / "run"], folder, env)
+    points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-9)
+    clusters = of_class.max() + 1
+    for n in [n for n in IMAGES if n <= len(points)]:
+        for whiten in (False, True):
+            line = []
+            for components in [c for c in COMPONENTS if c < n]:
+                scores = []
+                for draw in range(DRAWS if n < 5_000 else 1):
+                    some = np.random.default_rng(draw).permutation(len(points))[:n]
+                    labels = clustered(binary, points[some], components, whiten, clusters)
+                    scores.append(normalized_mutual_info_score(of_class[some], labels))
+                line.append(f"{components}: {np.mean(scores):.3f}")
+            print(f"{name:<8} {way:<22} n {n:>6} {'whitened' if whiten else '        '}  {'  '.join(line)}", flush=True)
+
+
 def row(name, way, nmi, nn1, seconds, agreement=None):
     seconds = "" if seconds is None else f"{seconds:7.1f} s"
     nn1 = "     " if nn1 is None else f"{nn1:.3f}"
@@ -143,6 +176,7 @@ def main():
     parser.add_argument("binary", type=pathlib.Path)
     parser.add_argument("--only", choices=[name for name, *_ in SETS])
     parser.add_argument("--seeds", type=int, default=2, help="runs of which the agreement is told (default 2)")
+    parser.add_argument("--series", action="store_true", help="numbers of images and of components")
     args = parser.parse_args()
     binary = args.binary.resolve()
     PLACE.mkdir(parents=True, exist_ok=True)
@@ -153,7 +187,12 @@ def main():
         folder = images(name, source) if args.only in (None, name) else None
         if folder is None:
             continue
-        for way, env in (("with published weights", dict(os.environ)), ("from nothing", nothing)):
+        ways = (("with published weights", dict(os.environ)), ("from nothing", nothing))
+        if args.series:
+            for way, env in ways:
+                series(binary, name, way, folder, env)
+            continue
+        for way, env in ways:
             runs = [trained(binary, folder, clusters, seed, env) for seed in range(args.seeds)]
             labels, nmi, nn1, seconds = runs[0]
             agree = [normalized_mutual_info_score(labels, other[0]) for other in runs[1:]]

@@ -32,3 +32,12 @@ pub fn correct(scores: &Tensor, targets: &Tensor) -> Tensor {
     let predicted = scores.argmax(-1, false);
     predicted.eq_tensor(targets).sum(Kind::Int64)
 }
+
+/// Rows of unit length, in the kind of the input; a zero row stays zero.
+pub fn l2_rows(features: &Tensor) -> Tensor {
+    let norms = features
+        .square()
+        .sum_dim_intlist(1, true, features.kind())
+        .sqrt();
+    features / norms.clamp_min(1e-12)
+}

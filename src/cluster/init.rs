@@ -8,9 +8,9 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use tch::{Kind, Tensor};
 
 use super::arrays::{to_array, to_tensor};
-use super::preprocess::l2_rows;
 use super::{ClusterError, KMeansOptions};
 use crate::random::{Purpose, stream};
+use crate::tensors::l2_rows;
 
 /// k-means++ and k-means‖ look at no more than this many points for each cluster: their cost is n·k·d, and a
 /// sample of this size gives starts of the same quality.

@@ -13,13 +13,13 @@ use tch::{Kind, Tensor};
 
 use super::init::initial_centroids;
 use super::points::{self, Found, Points, Sums};
-use super::preprocess::l2_rows;
 use super::{
     Assignment, ClusterError, Clusterer, Clustering, Empty, Engine, KMeansOptions, Statistics,
     agreed,
 };
 use crate::cluster::one_thread::OneThread;
 use crate::random::{Purpose, stream};
+use crate::tensors::l2_rows;
 
 /// The registry entry.
 pub const ENGINE: Engine = Engine {

@@ -3,9 +3,8 @@
 use tch::{Device, Kind, Tensor};
 
 use super::points::LARGEST;
-use super::preprocess::l2_rows;
 use super::{CHUNK_BYTES, ClusterError, check_finite, chunks, matrix_size, rows_per_chunk};
-use crate::tensors::{from_labels, to_f64};
+use crate::tensors::{from_labels, l2_rows, to_f64};
 
 /// More candidates than are asked for, so that single precision seldom leaves anything open.
 const SPARE: i64 = 4;

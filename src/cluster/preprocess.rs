@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 use super::assigner::Stored;
 use super::{CHUNK_BYTES, ClusterError, agreed, check_finite, chunks, matrix_size, some};
 use crate::comm::{Comm, OneProcess};
+use crate::tensors::l2_rows;
 
 /// A component is kept when its variance exceeds this share of the largest. Single precision
 /// features carry rounding noise of about 1e-14 of the variance; what lies below 1e-6 is no
@@ -295,13 +296,4 @@ fn rank(descending: &Tensor) -> usize {
         .gt((largest * RELATIVE_THRESHOLD).max(0.0))
         .sum(Kind::Int64)
         .int64_value(&[]) as usize
-}
-
-/// Rows of unit length, in the kind of the input; a zero row stays zero.
-pub fn l2_rows(features: &Tensor) -> Tensor {
-    let norms = features
-        .square()
-        .sum_dim_intlist(1, true, features.kind())
-        .sqrt();
-    features / norms.clamp_min(1e-12)
 }

@@ -153,7 +153,7 @@ fn pretrained(arch: &str, args: &FeaturesArgs, device: tch::Device, ui: &Ui) -> 
     };
     match weights {
         Some(weights) => report_loaded(&network, &weights, ui)?,
-        None if network.dictionary().is_some() => {}
+        None if !model::learns(entry.name) => {}
         None => ui.warn("without weights (--init) these are the features of an untrained network"),
     }
     Ok(Extractor {

@@ -132,6 +132,16 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
         .is_none_or(|arch| arch == "auto");
     choose("arch", arch.clone(), why_arch, silent);
 
+    if let Some(beside) = beside {
+        let why = "what a small network misses, joined to its features";
+        choose(
+            "beside",
+            beside.into(),
+            why.into(),
+            settings.model.beside.is_none(),
+        );
+    }
+
     let clusters = settings
         .cluster
         .clusters
@@ -174,7 +184,8 @@ pub fn complete(settings: Settings, facts: &Facts, run: RunInfo) -> (Config, Vec
             false => default_epochs(facts, &arch),
         });
     let why_epochs = match epochs {
-        0 => "the features are clustered as they are (--method deepcluster learns)".into(),
+        0 => "the features are clustered as they are (--method transfer or another learns more)"
+            .into(),
         _ => format!(
             "{} images on {} ({} threads)",
             facts.images,

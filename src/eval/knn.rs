@@ -3,7 +3,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::cluster::preprocess::l2_rows;
+use crate::tensors::l2_rows;
 
 /// Similarities held at once.
 const BLOCK: i64 = 16 << 20;

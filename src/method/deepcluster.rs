@@ -81,7 +81,7 @@ enum FirstLabels {
     /// The network's features, as published.
     #[default]
     Network,
-    /// Histograms of colours and gradients.
+    /// Visual words, and histograms of colours and gradients.
     Descriptors,
 }
 
@@ -99,7 +99,7 @@ method_options! {
     /// pic: an edge weighs exp(-squared distance / sigma^2)
     sigma: f64 = PicOptions::default().sigma, Flag::None;
     /// what the first pseudo-labels come from: network (its features, random as they may be), or descriptors
-    /// (histograms of colours and gradients)
+    /// (visual words, and histograms of colours and gradients)
     first_labels: FirstLabels = FirstLabels::Network, Flag::Value("SOURCE");
     /// true: k-means starts from the clusters before
     warm_start: bool = false, Flag::Switch;

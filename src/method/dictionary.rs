@@ -4,11 +4,16 @@ use anyhow::Result;
 use tch::Tensor;
 
 use super::{Context, Seen, extract_size};
+use crate::cluster::copies::without_copies;
+use crate::cluster::preprocess::Pca;
+use crate::cluster::{self, Init, KMeansOptions, kmeans};
 use crate::config::DataConfig;
 use crate::data::loader::{batches, equal_lengths};
 use crate::data::spread::spread;
 use crate::model::network::Network;
+use crate::model::{Dictionary, Quantiser};
 use crate::monitor::Phase;
+use crate::tensors::from_labels;
 
 /// Images that a dictionary is learned from.
 pub const DICTIONARY_IMAGES: usize = 1_024;
@@ -38,10 +43,40 @@ pub fn learn_dictionary(context: &Context) -> Result<()> {
     });
     let learned = sample.collect::<Result<Vec<Tensor>>>().and_then(|sample| {
         let sample = context.comm.gather(&Tensor::cat(&sample, 0));
-        Ok(tch::no_grad(|| dictionary.learn(&sample))?)
+        learn_from(dictionary, &sample)
     });
     context.monitor.end();
     learned
+}
+
+/// Lets `dictionary` learn from a sample of images, prepared, of which copies count once.
+pub fn learn_from(dictionary: &dyn Dictionary, sample: &Tensor) -> Result<()> {
+    tch::no_grad(|| match without_copies(&sample.flatten(1, -1)) {
+        Some(first) => {
+            let first = from_labels(&first).to_device(sample.device());
+            dictionary.learn(&sample.index_select(0, &first), &Clusters)
+        }
+        None => dictionary.learn(sample, &Clusters),
+    })
+}
+
+/// Principal components and k-means of this crate.
+struct Clusters;
+
+impl Quantiser for Clusters {
+    fn components(&self, rows: &Tensor, most: usize) -> Result<(Tensor, Tensor)> {
+        let pca = Pca::fit(rows, most, false)?;
+        Ok((pca.mean, pca.components))
+    }
+
+    fn centroids(&self, rows: &Tensor, clusters: usize) -> Result<Tensor> {
+        let options = KMeansOptions {
+            clusters,
+            init: Init::PlusPlus,
+            ..KMeansOptions::default()
+        };
+        Ok(cluster::cluster(&kmeans::ENGINE, rows, &options)?.centroids)
+    }
 }
 
 /// What the network's dictionary is learned from, of images that are seen so.

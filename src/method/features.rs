@@ -9,9 +9,10 @@ use crate::cluster::assigner::{Assigner, Centroids, FeatureKind, Fit, StoredPoin
 use crate::cluster::copies::without_copies;
 use crate::cluster::neighbours::{MOST_SMOOTHED, smoothed};
 use crate::cluster::pic::{self, Pic, PicOptions};
-use crate::cluster::preprocess::{Pca, l2_rows};
+use crate::cluster::preprocess::Pca;
 use crate::cluster::{self, ClusterError, Clustering, Empty, Init, KMeansOptions, linkage};
 use crate::comm::Comm;
+use crate::config::PlainView;
 use crate::device::{Precision, within_memory};
 use crate::error::usage;
 use crate::model;
@@ -19,7 +20,7 @@ use crate::model::network::Network;
 use crate::monitor::Phase;
 use crate::random::Purpose;
 use crate::record::LabelStepRecord;
-use crate::tensors::{from_labels, to_labels};
+use crate::tensors::{from_labels, l2_rows, to_labels};
 
 /// Features clustered as DeepCluster does: PCA, whitening (or directions), L2, then what gave `clusters`.
 #[derive(Debug)]
@@ -265,7 +266,7 @@ pub fn label_by_clusters(
 /// Principal components of hand-made descriptors.
 const DESCRIBED_COMPONENTS: usize = 128;
 
-/// Clusters all images by hand-made descriptors: first labels that mean something, where a random network's mean
+/// Clusters all images by visual words and hand-made descriptors: first labels that mean something, where a random network's mean
 /// little (Christlein's lecture begins so).
 ///
 /// # Errors
@@ -273,9 +274,10 @@ const DESCRIBED_COMPONENTS: usize = 128;
 pub fn cluster_descriptors(context: &Context, empty: Empty) -> Result<Clustered<Clustering>> {
     let entry = model::find(model::unlearned_backbone()).context("there are no descriptors")?;
     let device = context.network.device();
-    let (size, precision) = (context.config.data.size, Precision::F32);
-    let descriptors = Network::new(entry, size, false, device, precision)?;
+    let size = entry.input.size;
+    let descriptors = Network::new(entry, size, false, device, Precision::F32)?;
     let mut config = context.config.clone();
+    (config.data.size, config.data.plain) = (size, PlainView::Whole);
     config.cluster.whiten = false;
     config.cluster.components = DESCRIBED_COMPONENTS;
     let nothing = PrefetchedFeatures::default();

@@ -48,7 +48,7 @@ pub use crate::picture::{Panel, Tile};
 pub use archive::{Archive, State};
 pub use bank::{FeatureSource, FeaturesFrom};
 pub use context::{Aside, Batch, Context, Position, View};
-pub use dictionary::{DICTIONARY_IMAGES, dictionary_input, learn_dictionary};
+pub use dictionary::{DICTIONARY_IMAGES, dictionary_input, learn_dictionary, learn_from};
 pub use extraction::{
     FeaturePrefetch, FeatureRequest, PrefetchedFeatures, Seen, extract, extract_size,
 };

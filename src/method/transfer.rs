@@ -86,7 +86,7 @@ fn preset(facts: &Facts) -> Settings {
             ..DataSettings::default()
         },
         model: ModelSettings {
-            arch: Some(model::default_backbone(true, true, facts.images).into()),
+            arch: Some(model::small_backbone().into()),
             beside: Some(model::unlearned_backbone().into()),
             beside_length: Some(WORDS_LENGTH),
             ..ModelSettings::default()

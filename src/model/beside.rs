@@ -5,7 +5,7 @@
 use tch::{Device, Kind, Tensor, nn};
 
 use super::{Backbone, BackboneEntry, Shape, ShapeError, store_on};
-use crate::cluster::preprocess::l2_rows;
+use crate::tensors::l2_rows;
 
 /// A second backbone.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Conv4: four equal blocks, for images of 28 to 64 pixels.
+//! Conv4: four blocks, for images of 28 to 64 pixels; equal ones, or each twice as wide as the one before.
 //!
 //! Snell, Swersky, Zemel: "Prototypical Networks for Few-shot Learning" (section 2.7,
 //! the embedding of Vinyals et al.), <https://arxiv.org/abs/1703.05175>.
@@ -22,11 +22,40 @@ pub const CONV4: BackboneEntry = BackboneEntry {
     billion_products: 0.01,
     published: &[],
     adapt: |tensors, _| tensors,
-    build: |path, shape| Box::new(Conv4::new(path, shape)),
+    build: |path, shape| Box::new(Conv4::new(path, shape, Form::Equal)),
 };
+
+/// The same with as many channels where the map is small as others have: 32 to 256, whose means are the features.
+pub const CONV4_256: BackboneEntry = BackboneEntry {
+    name: "conv4_256",
+    help: "four 3x3 convolutions of 32 to 256 filters, and their means: learns from few thumbnails",
+    input: InputSpec::whole(48),
+    billion_products: 0.04,
+    build: |path, shape| Box::new(Conv4::new(path, shape, Form::Widening)),
+    ..CONV4
+};
+
+/// How wide the blocks are, and with it what becomes of the last map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// [`FILTERS`] each; the last map is flattened, before its ReLU.
+    Equal,
+    /// [`WIDENING`]; the last map's ReLU is averaged.
+    Widening,
+}
+
+impl Form {
+    fn widths(self) -> [i64; BLOCKS] {
+        match self {
+            Self::Equal => [FILTERS; BLOCKS],
+            Self::Widening => WIDENING,
+        }
+    }
+}
 
 const BLOCKS: usize = 4;
 const FILTERS: i64 = 64;
+const WIDENING: [i64; BLOCKS] = [32, 64, 128, 256];
 const CONV_3X3: Window = Window {
     kernel: 3,
     stride: 1,
@@ -51,18 +80,24 @@ const MOST_SIDE: i64 = 4;
 struct Conv4 {
     blocks: Vec<ConvBn>,
     shape: Shape,
+    form: Form,
 }
 
 impl Conv4 {
-    fn new(path: &nn::Path, shape: &Shape) -> Self {
+    fn new(path: &nn::Path, shape: &Shape, form: Form) -> Self {
+        let widths = form.widths();
         let blocks = (0..BLOCKS)
             .map(|i| {
                 let path = path / "blocks" / i;
-                let c_in = if i == 0 { shape.in_channels } else { FILTERS };
+                let c_in = if i == 0 {
+                    shape.in_channels
+                } else {
+                    widths[i - 1]
+                };
                 ConvBn::new(
                     &path / "conv",
                     &path / "bn",
-                    (c_in, FILTERS),
+                    (c_in, widths[i]),
                     CONV_3X3,
                     Bias::None,
                 )
@@ -71,6 +106,7 @@ impl Conv4 {
         Self {
             blocks,
             shape: *shape,
+            form,
         }
     }
 }
@@ -93,19 +129,25 @@ impl Backbone for Conv4 {
                 watch(i, &map);
             }
         }
-        map.into()
+        match self.form {
+            Form::Equal => map.into(),
+            Form::Widening => map.relu().into(),
+        }
     }
 
     fn layers(&self) -> Vec<MiddleLayer> {
         let layer = |i| MiddleLayer {
             name: format!("block{i}"),
-            channels: FILTERS,
+            channels: self.form.widths()[i],
         };
         (0..POOLED_BLOCKS).map(layer).collect()
     }
 
     fn hidden(&self, maps: &Maps, _train: bool) -> Tensor {
         let map = &maps.last;
+        if self.form == Form::Widening {
+            return map.mean_dim([2, 3].as_slice(), false, map.kind());
+        }
         let side = self.side();
         if map.size()[2..] == [side, side] {
             return map.flatten(1, -1);
@@ -114,22 +156,29 @@ impl Backbone for Conv4 {
     }
 
     fn activate(&self, hidden: &Tensor) -> Tensor {
-        hidden.relu()
+        match self.form {
+            Form::Equal => hidden.relu(),
+            Form::Widening => hidden.shallow_clone(),
+        }
     }
 
     fn folded(&self, kind: Kind) -> Box<dyn Backbone> {
         Box::new(Self {
             blocks: self.blocks.iter().map(|block| block.folded(kind)).collect(),
             shape: self.shape,
+            form: self.form,
         })
     }
 
     fn channels(&self) -> i64 {
-        FILTERS
+        self.form.widths()[BLOCKS - 1]
     }
 
     fn dim(&self) -> i64 {
-        FILTERS * self.side() * self.side()
+        match self.form {
+            Form::Equal => FILTERS * self.side() * self.side(),
+            Form::Widening => self.channels(),
+        }
     }
 
     fn in_channels(&self) -> i64 {

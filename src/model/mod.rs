@@ -31,8 +31,6 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor, nn};
 
-use crate::cluster::ClusterError;
-
 pub use heads::{LinearHead, MultiHead, TwoLayerHead};
 pub use input::InputSpec;
 pub use published::Published;
@@ -92,8 +90,18 @@ pub trait Dictionary {
     /// Learns from a sample of the images, prepared: `[m, in_channels, s, s]`. The same sample gives the same.
     ///
     /// # Errors
-    /// No images, or numbers that are none.
-    fn learn(&self, images: &Tensor) -> Result<(), ClusterError>;
+    /// Those of `clusterer`.
+    fn learn(&self, images: &Tensor, clusterer: &dyn Quantiser) -> anyhow::Result<()>;
+}
+
+/// By what a dictionary is learned: networks know no clustering.
+pub trait Quantiser {
+    /// The mean `[d]` of `rows` `[n, d] f32` and their principal components `[r, d]`, at most `most`, fewer where there
+    /// are no more.
+    fn components(&self, rows: &Tensor, most: usize) -> anyhow::Result<(Tensor, Tensor)>;
+
+    /// The centroids `[clusters, d]` of so many clusters of `rows` `[n, d] f32`.
+    fn centroids(&self, rows: &Tensor, clusters: usize) -> anyhow::Result<Tensor>;
 }
 
 /// What a backbone makes of images before its last layers.
@@ -251,6 +259,7 @@ impl BackboneEntry {
 /// Every backbone, smallest first; last what is no network.
 pub const BACKBONES: &[BackboneEntry] = &[
     conv4::CONV4,
+    conv4::CONV4_256,
     mobilenet::MOBILENET_V2,
     resnet::RESNET18,
     resnet::RESNET34,
@@ -300,9 +309,14 @@ pub fn learns(name: &str) -> bool {
     ![descriptors::DESCRIPTORS.name, vlad::VLAD.name].contains(&name)
 }
 
+/// What learns from few images, where visual words stand beside it.
+pub fn small_backbone() -> &'static str {
+    conv4::CONV4_256.name
+}
+
 /// Whether a CPU gets through many images with it.
 pub fn is_light(name: &str) -> bool {
-    name == conv4::CONV4.name
+    [conv4::CONV4.name, conv4::CONV4_256.name].contains(&name)
 }
 
 /// A variable store on `device` and what `build` makes in it. Initial weights are drawn on the CPU and then

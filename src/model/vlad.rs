@@ -6,17 +6,16 @@
 //! Arandjelović, Zisserman: "All about VLAD", CVPR 2013 (each word's part of unit length). Christlein et al.:
 //! "Unsupervised Feature Learning for Writer Identification and Writer Retrieval", ICDAR 2017, encode images so.
 
+use anyhow::Result;
 use rand::seq::index;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::descriptors::{self, DESCRIPTORS};
 use super::histograms::{DIRECTIONS, Image, Images};
-use super::{Backbone, BackboneEntry, Dictionary, LayerWatch, Maps, MiddleLayer, Shape};
-use crate::cluster::preprocess::{Pca, l2_rows};
-use crate::cluster::{self, ClusterError, Init, KMeansOptions, kmeans};
+use super::{Backbone, BackboneEntry, Dictionary, LayerWatch, Maps, MiddleLayer, Quantiser, Shape};
 use crate::device::filled_rows;
 use crate::random::{Purpose, stream};
-use crate::tensors::from_labels;
+use crate::tensors::{from_labels, l2_rows};
 
 /// The registry entry.
 pub const VLAD: BackboneEntry = BackboneEntry {
@@ -82,15 +81,15 @@ impl Projection {
     }
 
     /// Learns the components of `rows` `[n, d]`; where they have fewer, the others are 0.
-    fn learn(&self, rows: &Tensor) -> Result<(), ClusterError> {
+    fn learn(&self, rows: &Tensor, clusterer: &dyn Quantiser) -> Result<()> {
         let (mut mean, mut directions) =
             (self.mean.shallow_clone(), self.directions.shallow_clone());
-        let pca = Pca::fit(rows, directions.size()[0] as usize, false)?;
-        mean.copy_(&pca.mean);
+        let (centre, components) = clusterer.components(rows, directions.size()[0] as usize)?;
+        mean.copy_(&centre);
         let _ = directions.zero_();
         directions
-            .narrow(0, 0, pca.rank() as i64)
-            .copy_(&pca.components);
+            .narrow(0, 0, components.size()[0])
+            .copy_(&components);
         Ok(())
     }
 }
@@ -143,16 +142,11 @@ impl Words {
     }
 
     /// Learns the words of `locals` `[n, LOCAL]`.
-    fn learn(&self, locals: &Tensor) -> Result<(), ClusterError> {
-        self.local.learn(locals)?;
+    fn learn(&self, locals: &Tensor, clusterer: &dyn Quantiser) -> Result<()> {
+        self.local.learn(locals, clusterer)?;
         let points = self.local.apply(locals);
         let clusters = WORDS.min(points.size()[0]);
-        let options = KMeansOptions {
-            clusters: clusters as usize,
-            init: Init::PlusPlus,
-            ..KMeansOptions::default()
-        };
-        let found = cluster::cluster(&kmeans::ENGINE, &points, &options)?.centroids;
+        let found = clusterer.centroids(&points, clusters as usize)?;
         let mut words = self.words.shallow_clone();
         // Of equal words the first is the nearest: those that are missing are never chosen.
         words.copy_(&found.narrow(0, 0, 1).expand_as(&words));
@@ -211,20 +205,20 @@ impl Vlad {
 const BLOCK: usize = 64;
 
 impl Dictionary for Vlad {
-    fn learn(&self, images: &Tensor) -> Result<(), ClusterError> {
+    fn learn(&self, images: &Tensor, clusterer: &dyn Quantiser) -> Result<()> {
         let pixels = Images::new(images);
         let count = images.size()[0] as usize;
         for (&scale, words) in SCALES.iter().zip(&self.scales) {
             let sampled = sample(&pixels, count, scale);
-            words.learn(&sampled.to_device(images.device()))?;
+            words.learn(&sampled.to_device(images.device()), clusterer)?;
         }
         let blocks = (0..count).step_by(BLOCK);
         let encode = |start: usize| {
             let rows = start..count.min(start + BLOCK);
             self.encode(&pixels, rows, images.device())
         };
-        self.all
-            .learn(&Tensor::cat(&blocks.map(encode).collect::<Vec<_>>(), 0))
+        let encoded: Vec<Tensor> = blocks.map(encode).collect();
+        self.all.learn(&Tensor::cat(&encoded, 0), clusterer)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::device::{PrecisionChoice, precision};
 use crate::error::{Error, unknown};
 use crate::method::{
     self, Archive, Build, DICTIONARY_IMAGES, METHODS, Method, MethodEntry, Seen, State,
-    dictionary_input, extract, extract_size,
+    dictionary_input, extract, extract_size, learn_from,
 };
 use crate::model::beside::Beside;
 use crate::model::network::{InferenceNetwork, Network};
@@ -95,7 +95,7 @@ impl Extractor {
         let learned = read.and_then(|()| match parts.is_empty() {
             // Whoever wants the features says so.
             true => Ok(()),
-            false => Ok(tch::no_grad(|| dictionary.learn(&Tensor::cat(&parts, 0)))?),
+            false => learn_from(dictionary, &Tensor::cat(&parts, 0)),
         });
         monitor.end();
         learned
@@ -205,13 +205,6 @@ pub fn none_readable(place: PathBuf, skipped: &[Skipped]) -> Error {
 pub fn build(config: &Config, device: Device) -> Result<Network> {
     let entry = model::find(&config.model.arch).ok_or_else(|| unknown_arch(&config.model.arch))?;
     tch::manual_seed(key(config.train.seed, Purpose::Weights, u64::MAX, 0) as i64);
-    let beside = match config.model.beside.as_str() {
-        NOTHING => None,
-        name => {
-            let entry = model::find(name).ok_or_else(|| unknown_arch(name))?;
-            Some(Beside::new(entry, config.model.beside_length, device)?)
-        }
-    };
     Ok(Network::new(
         entry,
         config.data.size,
@@ -220,7 +213,21 @@ pub fn build(config: &Config, device: Device) -> Result<Network> {
         precision(config.train.precision, device),
     )?
     .seeing_grey(config.data.grey)
-    .beside(beside))
+    .beside(beside(config, device)?))
+}
+
+/// What stands beside the network that `config` describes.
+pub fn beside(config: &Config, device: Device) -> Result<Option<Beside>> {
+    let name = config.model.beside.as_str();
+    if name == NOTHING {
+        return Ok(None);
+    }
+    let entry = model::find(name).ok_or_else(|| unknown_arch(name))?;
+    Ok(Some(Beside::new(
+        entry,
+        config.model.beside_length,
+        device,
+    )?))
 }
 
 /// The network that a run begins with: untrained, or with the weights that `config` names.

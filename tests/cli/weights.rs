@@ -3,13 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use predicates::prelude::*;
 use serde_json::Value;
+use ssl_cluster::matrix;
 use ssl_cluster::model::weights::{named_variables, save_bytes};
 use ssl_cluster::model::{Shape, find};
 use tch::{Device, nn};
 use tempfile::TempDir;
 
 use crate::*;
+
+/// Numbers of visual words and descriptors of an image.
+const WORDS: i64 = 256 + 128 + 6 * 6 * 9;
 
 /// A file of MobileNetV2's weights, which are random numbers.
 fn mobilenet() -> Vec<u8> {
@@ -131,9 +136,43 @@ fn frozen_features_are_clustered_like_any_run() {
     let own = read_json_lines(&run.join("labels.jsonl"));
     assert_eq!(labels(&json_lines(&assigned.stdout)), labels(&own));
     let out = folder.path().join("f.npy");
-    ssl_cluster(&["features", text(&run), text(&images), "-o", text(&out)])
+    let width = |run: &Path| {
+        ssl_cluster(&["features", text(run), text(&images), "-o", text(&out)])
+            .assert()
+            .success();
+        matrix::read(&out).unwrap().size()[1]
+    };
+    // The network's features, and visual words beside them: those of the images, kept with the run.
+    assert_eq!(options["model"]["beside"].as_str(), Some("vlad"));
+    assert_eq!(width(&run), 1_280 + WORDS);
+    let alone = folder.path().join("alone");
+    let args = [
+        "train",
+        text(&images),
+        "--out",
+        text(&alone),
+        "-k",
+        "4",
+        "--size",
+        "64",
+    ];
+    with_cache(&[&args[..], &["--beside", "none"]].concat(), &cache)
         .assert()
         .success();
+    assert_eq!(width(&alone), 1_280);
+    let wrong = folder.path().join("wrong");
+    for beside in ["conv4", "nothing"] {
+        let args = [
+            "train",
+            text(&images),
+            "--out",
+            text(&wrong),
+            "--beside",
+            beside,
+        ];
+        with_cache(&args, &cache).assert().code(2);
+    }
+    assert!(!wrong.exists());
     ssl_cluster(&["eval", text(&run), text(&images)])
         .assert()
         .success();
@@ -169,9 +208,9 @@ fn who_asks_to_learn_starts_from_nothing_unless_weights_are_asked_for() {
         );
         assert!(options["model"].get("weights").is_none());
     }
-    // Where nothing is to be learned, and nothing has been, images are described by hand-made descriptors.
+    // Where nothing is to be learned, and nothing has been, images are described by visual words.
     let options = resolved(&["--init", "none"]);
-    assert_eq!(options["model"]["arch"].as_str(), Some("descriptors"));
+    assert_eq!(options["model"]["arch"].as_str(), Some("vlad"));
     assert_eq!(options["train"]["epochs"].as_integer(), Some(0));
     let options = resolved(&["--method", "sela", "--init", "imagenet"]);
     assert_eq!(options["model"]["arch"].as_str(), Some("mobilenet_v2"));
@@ -181,7 +220,7 @@ fn who_asks_to_learn_starts_from_nothing_unless_weights_are_asked_for() {
 }
 
 #[test]
-fn descriptors_are_a_backbone_for_all_but_learning() {
+fn what_has_nothing_to_learn_is_a_backbone_for_all_but_learning() {
     let folder = TempDir::new().unwrap();
     let images = small(&folder);
     let run = folder.path().join("run");
@@ -189,37 +228,42 @@ fn descriptors_are_a_backbone_for_all_but_learning() {
         .assert()
         .success()
         .stderr(predicates::str::contains("scripts/weights.sh"));
-    assert_eq!(config(&run)["model"]["arch"].as_str(), Some("descriptors"));
+    assert_eq!(config(&run)["model"]["arch"].as_str(), Some("vlad"));
     let own = read_json_lines(&run.join("labels.jsonl"));
     let assigned = ssl_cluster(&["assign", text(&run), text(&images)])
         .output()
         .unwrap();
     assert_eq!(json_lines(&assigned.stdout), own);
-    let out = folder.path().join("f.npy");
-    ssl_cluster(&[
-        "features",
-        "--arch",
-        "descriptors",
-        text(&images),
-        "-o",
-        text(&out),
-    ])
-    .assert()
-    .success();
     ssl_cluster(&["report", text(&run)]).assert().success();
+    let out = folder.path().join("f.npy");
+    let features = |what: &[&str]| {
+        let args = ["features", text(&images), "-o", text(&out)];
+        ssl_cluster(&[&args[..1], what, &args[1..]].concat())
+            .assert()
+            .success()
+            .stderr(predicates::str::contains("untrained").not());
+        matrix::read(&out).unwrap()
+    };
+    // The words are learned of the images that they describe, whoever asks.
+    for what in [&[text(&run)][..], &["--arch", "vlad"]] {
+        assert_eq!(features(what).size()[1], WORDS, "{what:?}");
+    }
+    assert_eq!(features(&["--arch", "descriptors"]).size()[1], WORDS - 256);
     let learned = folder.path().join("learned");
-    let args = [
-        "train",
-        text(&images),
-        "--out",
-        text(&learned),
-        "--arch",
-        "descriptors",
-    ];
-    ssl_cluster(&[&args[..], &["--epochs", "2"]].concat())
-        .assert()
-        .code(2)
-        .stderr(predicates::str::contains("nothing to learn"));
+    for arch in ["descriptors", "vlad"] {
+        let args = [
+            "train",
+            text(&images),
+            "--out",
+            text(&learned),
+            "--arch",
+            arch,
+        ];
+        ssl_cluster(&[&args[..], &["--epochs", "2"]].concat())
+            .assert()
+            .code(2)
+            .stderr(predicates::str::contains("nothing to learn"));
+    }
 }
 
 #[test]

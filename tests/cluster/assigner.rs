@@ -3,10 +3,11 @@
 use ssl_cluster::cluster::assigner::{
     Assigner, Assignments, Centroids, FeatureKind, Fit, Heads, Stored, StoredPoints, load,
 };
-use ssl_cluster::cluster::preprocess::{Pca, l2_rows};
+use ssl_cluster::cluster::preprocess::Pca;
 use ssl_cluster::cluster::sinkhorn::{SinkhornOptions, solve};
 use ssl_cluster::cluster::{Init, KMeansOptions, cluster, kmeans};
 use ssl_cluster::comm::OneProcess;
+use ssl_cluster::tensors::l2_rows;
 use tch::{Kind, Tensor};
 
 use super::{Rows, assert_close, dot, normal, rows, squared_distance, tensor};

@@ -1,7 +1,8 @@
 //! Principal components, whitening and unit length.
 
 use ssl_cluster::cluster::ClusterError;
-use ssl_cluster::cluster::preprocess::{Pca, l2_rows};
+use ssl_cluster::cluster::preprocess::Pca;
+use ssl_cluster::tensors::l2_rows;
 use tch::{Device, Kind, Tensor};
 
 use super::{Rows, assert_close, dot, normal, rows, tensor};

@@ -14,10 +14,12 @@ use ssl_cluster::data::loader::PixelBatch;
 use ssl_cluster::data::source::ImageSet;
 use ssl_cluster::device::Precision;
 use ssl_cluster::method::{
-    Archive, Aside, Batch, Build, Context, Method, MethodEntry, PrefetchedFeatures, REGISTRY, State,
+    Archive, Aside, Batch, Build, Context, Method, MethodEntry, PrefetchedFeatures, REGISTRY,
+    State, learn_dictionary,
 };
-use ssl_cluster::model::BACKBONES;
+use ssl_cluster::model::beside::Beside;
 use ssl_cluster::model::network::Network;
+use ssl_cluster::model::{BACKBONES, find};
 use ssl_cluster::monitor::{Monitor, Phase, Silent};
 use ssl_cluster::profile::Profile;
 use ssl_cluster::run_dir::RunDir;
@@ -87,9 +89,12 @@ fn network(config: &Config) -> Network {
         .iter()
         .find(|entry| entry.name == config.model.arch);
     let size = config.data.size;
+    let beside = find(&config.model.beside)
+        .map(|entry| Beside::new(entry, config.model.beside_length, Device::Cpu).unwrap());
     Network::new(entry.unwrap(), size, false, Device::Cpu, Precision::F32)
         .unwrap()
         .seeing_grey(config.data.grey)
+        .beside(beside)
 }
 
 fn method(entry: &MethodEntry, config: &Config, network: &Network) -> Box<dyn Method> {
@@ -178,6 +183,7 @@ impl<'a> Look<'a> {
         let mut method = method(entry, config, &network);
         let aside = Aside::default();
         let context = aside.context(config, &network, data, &Silent);
+        learn_dictionary(&context).unwrap();
         method.begin(&context).unwrap();
         if method.next_label_step() == Some(0) {
             method.label_step(&context).unwrap();

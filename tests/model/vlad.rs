@@ -1,6 +1,7 @@
 //! Visual words, from what they are defined as: `tests/fixtures/make_vlad.py`.
 
 use serde_json::Value;
+use ssl_cluster::method::learn_from;
 use tch::{IndexOp, Kind, Tensor};
 
 use crate::*;
@@ -18,8 +19,7 @@ fn words(backbone: &dyn Backbone, images: &Tensor) -> Tensor {
 
 fn learned(images: &Tensor) -> (nn::VarStore, Box<dyn Backbone>) {
     let (store, backbone) = build("vlad", images.size()[2], 3);
-    let learn = || backbone.dictionary().unwrap().learn(images);
-    tch::no_grad(learn).unwrap();
+    learn_from(backbone.dictionary().unwrap(), images).unwrap();
     (store, backbone)
 }
 

@@ -7,8 +7,8 @@ use super::stored::KIND;
 use super::{
     Assigner, AssignerEntry, Assignments, FeatureKind, Fit, Stored, fitting, squared_distances,
 };
-use crate::cluster::preprocess::{Pca, l2_rows};
-use crate::tensors::{to_f64, to_labels};
+use crate::cluster::preprocess::Pca;
+use crate::tensors::{l2_rows, to_f64, to_labels};
 
 /// The registry entry.
 pub const ENTRY: AssignerEntry = AssignerEntry {

@@ -4,10 +4,9 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{Stored, fitting};
-use crate::cluster::preprocess::l2_rows;
 use crate::cluster::{CHUNK_BYTES, chunks};
 use crate::comm::Comm;
-use crate::tensors::{from_labels, to_f64};
+use crate::tensors::{from_labels, l2_rows, to_f64};
 
 /// The share of the points that were clustered which the reach takes in.
 const REACHED: f64 = 0.99;

@@ -7,9 +7,9 @@ use super::stored::KIND;
 use super::{
     Assigner, AssignerEntry, Assignments, FeatureKind, Stored, fitting, squared_distances,
 };
-use crate::cluster::preprocess::{Pca, l2_rows};
+use crate::cluster::preprocess::Pca;
 use crate::cluster::{CHUNK_BYTES, rows_per_chunk};
-use crate::tensors::{to_f64, to_labels};
+use crate::tensors::{l2_rows, to_f64, to_labels};
 
 /// The registry entry.
 pub const ENTRY: AssignerEntry = AssignerEntry {

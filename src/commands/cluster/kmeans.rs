@@ -8,13 +8,13 @@ use tch::{Device, Kind, Tensor};
 
 use super::args::ClusterArgs;
 use super::{Output, RowLabel, Stats};
-use crate::cluster::preprocess::l2_rows;
 use crate::cluster::{self, Init, KMeansOptions};
 use crate::comm::OneProcess;
 use crate::commands::mended_by_options;
 use crate::error::usage;
 use crate::matrix;
 use crate::monitor::Monitor;
+use crate::tensors::l2_rows;
 use crate::ui::Ui;
 
 pub fn run(

@@ -22,11 +22,14 @@ use crate::data::image_batch::ImageBatch;
 use crate::data::loader::PixelBatch;
 use crate::data::source::ImageSet;
 use crate::device::{Precision, PrecisionChoice};
-use crate::method::{Archive, Aside, Batch, Build, METHODS, Method, MethodEntry, REGISTRY, State};
+use crate::method::{
+    Archive, Aside, Batch, Build, METHODS, Method, MethodEntry, REGISTRY, State, learn_dictionary,
+};
 use crate::model::network::Network;
 use crate::model::weights::{load_into, named_variables};
 use crate::model::{BACKBONES, BackboneEntry};
 use crate::monitor::Silent;
+use crate::trained::beside;
 
 /// What a part came to.
 #[derive(Debug)]
@@ -240,13 +243,15 @@ fn losses(device: Device, entry: &MethodEntry, folder: &Path) -> Result<[Verdict
     let data = Dataset::load(Arc::new(set), config.data.store, &cache, None, &Silent)?;
     let backbone = &BACKBONES[0];
     let size = config.data.size;
-    let network = Network::new(backbone, size, false, Device::Cpu, Precision::F32)?;
+    let network = Network::new(backbone, size, false, Device::Cpu, Precision::F32)?
+        .beside(beside(&config, Device::Cpu)?);
     let there = moved(&network, backbone, size, (device, Precision::F32))?;
     let mut here = Bench::new(&config, entry, network)?;
     let mut there = Bench::new(&config, entry, there)?;
     if here.method.next_label_step().is_some() {
         let aside = Aside::default();
         let context = aside.context(&config, &here.network, &data, &Silent);
+        learn_dictionary(&context)?;
         here.method.label_step(&context)?;
         let mut state = State::default();
         here.method.archive(&mut Archive::saving(&mut state))?;

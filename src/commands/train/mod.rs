@@ -343,6 +343,12 @@ fn check(config: &Config) -> Result<()> {
     config.validate().map_err(usage)?;
     let backbone =
         model::find(&config.model.arch).ok_or_else(|| unknown_arch(&config.model.arch))?;
+    if config.train.epochs > 0 && !model::learns(backbone.name) {
+        return Err(usage(format!(
+            "{} are computed, there is nothing to learn: leave --epochs and --method out, or take another --arch",
+            backbone.name
+        )));
+    }
     let shape = Shape {
         size: config.data.size as i64,
         in_channels: 3,
@@ -350,12 +356,6 @@ fn check(config: &Config) -> Result<()> {
     backbone
         .check(&shape)
         .map_err(|error| usage(error.to_string()))?;
-    if config.train.epochs > 0 && !model::learns(backbone.name) {
-        return Err(usage(format!(
-            "{} are computed, there is nothing to learn: leave --epochs and --method out, or take another --arch",
-            backbone.name
-        )));
-    }
     if config.model.beside != NOTHING {
         let beside = &config.model.beside;
         let entry = model::find(beside).ok_or_else(|| unknown_arch(beside))?;
