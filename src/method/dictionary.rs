@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::{Context, Seen, extract_size};
 use crate::cluster::copies::without_copies;
 use crate::cluster::preprocess::Pca;
-use crate::cluster::{self, Init, KMeansOptions, kmeans};
+use crate::cluster::{self, Empty, Init, KMeansOptions, kmeans};
 use crate::config::DataConfig;
 use crate::data::loader::{batches, equal_lengths};
 use crate::data::spread::spread;
@@ -73,6 +73,8 @@ impl Quantiser for Clusters {
         let options = KMeansOptions {
             clusters,
             init: Init::PlusPlus,
+            // Of two words that are all but the same, rounding would choose.
+            empty: Empty::Keep,
             ..KMeansOptions::default()
         };
         Ok(cluster::cluster(&kmeans::ENGINE, rows, &options)?.centroids)

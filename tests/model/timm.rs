@@ -149,7 +149,7 @@ fn transformers_start_as_timms() {
         assert!(off.abs() < 0.1, "{name}: {off}");
     };
     near("pos_embed", 0.02);
-    near("cls_token", 1e-6);
+    assert!(close(std(&variables["cls_token"]), 1e-6, 2e-7));
     near("reg_token", 1e-6);
     near("blocks.11.attn.proj.weight", 0.02);
     near("blocks.3.mlp.fc2.weight", 0.02);
@@ -174,7 +174,8 @@ fn transformers_start_as_timms() {
     let variables = vs.variables();
     let last = std(&variables["blocks.11.attn.proj.weight"]);
     assert!(close(last, 0.02 / 24_f64.sqrt(), 1e-4));
-    assert!(close(std(&variables["cls_token"]), 0.02, 2e-3));
+    // Of 384 numbers the deviation itself deviates by 7e-4.
+    assert!(close(std(&variables["cls_token"]), 0.02, 4e-3));
 }
 
 #[test]
