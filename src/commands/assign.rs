@@ -56,12 +56,13 @@ pub fn run(args: AssignArgs, ui: &Ui) -> Result<ExitStatus> {
     if let Some(init) = &args.init {
         extractor.network.load(init)?;
     }
+    let width = extractor.width(assigner.feature_kind());
     ensure!(
-        assigner.dim() as i64 == extractor.width(assigner.feature_kind()),
+        assigner.dim() as i64 == width,
         "'{}' was made for features of {} numbers, the network gives {}",
         run.clustering().display(),
         assigner.dim(),
-        extractor.width(assigner.feature_kind())
+        width
     );
     let items = items(&config, find_images(&args.inputs)?)?;
     let mut output = Output::open(args.out.as_deref())?;

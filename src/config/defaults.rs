@@ -316,7 +316,7 @@ fn default_batch(images: usize) -> usize {
 }
 
 /// Of the directions of features that are ready, which are not whitened.
-const READY_COMPONENTS: usize = 128;
+pub const READY_COMPONENTS: usize = 128;
 
 /// Of the features of visual words beside those of a small network that has learned of photographs, which have one of
 /// 1. (Measured with MobileNetV2 on sixteen folders: docs/photographs.md.)

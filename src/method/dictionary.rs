@@ -3,11 +3,13 @@
 use anyhow::Result;
 use tch::Tensor;
 
-use super::{Context, Seen, extract_size};
+use super::{Context, extract_size};
 use crate::cluster::copies::without_copies;
 use crate::cluster::preprocess::Pca;
 use crate::cluster::{self, Empty, Init, KMeansOptions, kmeans};
-use crate::config::DataConfig;
+use crate::config::{DataConfig, PlainView};
+use crate::data::augment;
+use crate::data::image_batch::ImageBatch;
 use crate::data::loader::{batches, equal_lengths};
 use crate::data::spread::spread;
 use crate::model::network::Network;
@@ -36,10 +38,7 @@ pub fn learn_dictionary(context: &Context) -> Result<()> {
     let sample = batches(&context.data.pixels, rows, lengths, device).map(|batch| {
         let images = batch?.images.on(device);
         let DataConfig { size, plain, .. } = context.config.data;
-        Ok(dictionary_input(
-            network,
-            Seen::plain(network, &images, size, plain),
-        ))
+        Ok(dictionary_input(network, &images, size, plain))
     });
     let learned = sample.collect::<Result<Vec<Tensor>>>().and_then(|sample| {
         let sample = context.comm.gather(&Tensor::cat(&sample, 0));
@@ -81,10 +80,15 @@ impl Quantiser for Clusters {
     }
 }
 
-/// What the network's dictionary is learned from, of images that are seen so.
-pub fn dictionary_input(network: &Network, seen: Seen) -> Tensor {
-    match (network.backbone.dictionary(), seen.beside) {
-        (None, Some(beside)) => beside,
-        _ => network.prepare(&seen.images),
+/// What the network's dictionary is learned from, of images that are kept so.
+pub fn dictionary_input(
+    network: &Network,
+    kept: &ImageBatch,
+    size: usize,
+    view: PlainView,
+) -> Tensor {
+    match (network.backbone.dictionary(), &network.beside) {
+        (None, Some(beside)) => augment::reduced(kept, beside.size),
+        _ => network.prepare(&augment::plain(kept, size as i64, view)),
     }
 }

@@ -84,8 +84,6 @@ impl<'a> Extraction<'a> {
         let batch = self
             .profile
             .time(Part::Copy, || Batch::new(batch, self.network));
-        let beside = self.network.beside.as_ref();
-        let beside = beside.map(|beside| augment::reduced(&batch.images, beside.size));
         let images = match self.wanted.view {
             View::Plain => batch.plain(self.config, self.profile),
             View::Augmented => {
@@ -98,7 +96,8 @@ impl<'a> Extraction<'a> {
                 batch.augmented(self.config, self.profile, key)
             }
         };
-        let seen = Seen { images, beside };
+        let seen = || Seen::of(self.network, images, &batch.images);
+        let seen = self.profile.time(Part::Augment, seen);
         let extract = || extract(&self.inference, &seen, self.size(), self.wanted.kind);
         let extracted = self.profile.time(Part::Extract, extract);
         let count = batch.indices.len();
@@ -206,9 +205,14 @@ pub struct Seen {
 impl Seen {
     /// Unchanged images.
     pub fn plain(network: &Network, kept: &ImageBatch, size: usize, view: PlainView) -> Self {
+        Self::of(network, augment::plain(kept, size as i64, view), kept)
+    }
+
+    /// `images` as the network sees those that are `kept`.
+    fn of(network: &Network, images: Tensor, kept: &ImageBatch) -> Self {
         let beside = network.beside.as_ref();
         Self {
-            images: augment::plain(kept, size as i64, view),
+            images,
             beside: beside.map(|beside| augment::reduced(kept, beside.size)),
         }
     }

@@ -13,6 +13,7 @@ use crate::cluster::preprocess::Pca;
 use crate::cluster::{self, ClusterError, Clustering, Empty, Init, KMeansOptions, linkage};
 use crate::comm::Comm;
 use crate::config::PlainView;
+use crate::config::defaults::READY_COMPONENTS;
 use crate::device::{Precision, within_memory};
 use crate::error::usage;
 use crate::model;
@@ -263,11 +264,8 @@ pub fn label_by_clusters(
     Ok(labelled(context, &features, assigner, clustered.record))
 }
 
-/// Principal components of hand-made descriptors.
-const DESCRIBED_COMPONENTS: usize = 128;
-
-/// Clusters all images by visual words and hand-made descriptors: first labels that mean something, where a random network's mean
-/// little (Christlein's lecture begins so).
+/// Clusters all images by visual words and hand-made descriptors: first labels that mean something, where a random
+/// network's mean little (Christlein's lecture begins so).
 ///
 /// # Errors
 /// As [`cluster_features`], and images that are too small to be described.
@@ -279,7 +277,7 @@ pub fn cluster_descriptors(context: &Context, empty: Empty) -> Result<Clustered<
     let mut config = context.config.clone();
     (config.data.size, config.data.plain) = (size, PlainView::Whole);
     config.cluster.whiten = false;
-    config.cluster.components = DESCRIBED_COMPONENTS;
+    config.cluster.components = READY_COMPONENTS;
     let nothing = PrefetchedFeatures::default();
     let context = Context {
         config: &config,

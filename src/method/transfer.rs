@@ -17,14 +17,13 @@ use super::{
 };
 use crate::cluster::Empty;
 use crate::cluster::assigner::FeatureKind;
-use crate::config::defaults::{Choice, Facts};
+use crate::config::defaults::{Choice, Facts, READY_COMPONENTS};
 use crate::config::{
     ClusterSettings, Config, DataSettings, ModelSettings, NOTHING, PlainView, Schedule, Settings,
     TrainSettings,
 };
 use crate::error::usage;
 use crate::model::{self, LinearHead, store_on};
-use crate::random::Purpose;
 use crate::tensors::{correct, from_labels, to_labels};
 
 const HEAD: &str = "head";
@@ -100,7 +99,7 @@ fn preset(facts: &Facts) -> Settings {
             ..TrainSettings::default()
         },
         cluster: ClusterSettings {
-            components: Some(128),
+            components: Some(READY_COMPONENTS),
             whiten: Some(false),
             ..ClusterSettings::default()
         },
@@ -167,7 +166,6 @@ impl Method for Transfer {
             ..*context
         };
         let clustered = cluster_features(&context, &beside, Beginning::Random, Empty::default())?;
-        tch::manual_seed(context.step_seed(Purpose::Weights) as i64);
         self.take_labels(to_labels(&clustered.clusters.labels));
         Ok(LabelStep {
             labels: vec![self.labels.clone()],

@@ -8,6 +8,7 @@
 
 use anyhow::Result;
 use rand::seq::index;
+use rayon::prelude::*;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::descriptors::{self, DESCRIPTORS};
@@ -176,17 +177,15 @@ impl Vlad {
     }
 
     /// The words' parts of images, roots of their entries' sizes, of unit length: `[b, SCALES * WORDS * COMPONENTS]`.
-    fn encode(&self, pixels: &Images, rows: std::ops::Range<usize>, device: Device) -> Tensor {
+    fn encode(&self, images: &[Cells], device: Device) -> Tensor {
         let counts: Vec<usize> = self
             .scales
             .iter()
             .map(|words| words.places.pow(2))
             .collect();
         let width = counts.iter().sum::<usize>() * LOCAL;
-        let images = [rows.len() as i64, width as i64];
-        let locals = filled_rows::<f32>(&images, |row, out| {
-            local_descriptors(&pixels.get(rows.start + row), out);
-        });
+        let shape = [images.len() as i64, width as i64];
+        let locals = filled_rows::<f32>(&shape, |row, out| images[row].write_locals(out));
         let locals = locals.to_device(device);
         let mut start = 0;
         let mut parts = Vec::new();
@@ -206,26 +205,22 @@ const BLOCK: usize = 64;
 
 impl Dictionary for Vlad {
     fn learn(&self, images: &Tensor, clusterer: &dyn Quantiser) -> Result<()> {
-        let pixels = Images::new(images);
-        let count = images.size()[0] as usize;
+        let cells = Cells::of_all(&Images::new(images), images.size()[0]);
         for (&scale, words) in SCALES.iter().zip(&self.scales) {
-            let sampled = sample(&pixels, count, scale);
+            let sampled = sample(&cells, scale);
             words.learn(&sampled.to_device(images.device()), clusterer)?;
         }
-        let blocks = (0..count).step_by(BLOCK);
-        let encode = |start: usize| {
-            let rows = start..count.min(start + BLOCK);
-            self.encode(&pixels, rows, images.device())
-        };
+        let blocks = cells.chunks(BLOCK);
+        let encode = |block| self.encode(block, images.device());
         let encoded: Vec<Tensor> = blocks.map(encode).collect();
         self.all.learn(&Tensor::cat(&encoded, 0), clusterer)
     }
 }
 
 /// Local descriptors `[n, LOCAL]` of images at a scale, drawn evenly from all places: [`SAMPLE`] at most.
-fn sample(pixels: &Images, images: usize, scale: usize) -> Tensor {
+fn sample(images: &[Cells], scale: usize) -> Tensor {
     let each = places(scale).pow(2);
-    let all = images * each;
+    let all = images.len() * each;
     // One dictionary for every seed.
     let mut rng = stream(0, Purpose::Clustering, scale as u64, all as u64);
     let mut drawn = index::sample(&mut rng, all, SAMPLE.min(all)).into_vec();
@@ -233,14 +228,14 @@ fn sample(pixels: &Images, images: usize, scale: usize) -> Tensor {
     let rows = [drawn.len() as i64, LOCAL as i64];
     // Neighbours in the list are of one image, whose cells they share.
     let of_image = drawn.chunk_by(|a, b| a / each == b / each);
-    let images: Vec<&[usize]> = of_image.collect();
-    let parts: Vec<Tensor> = images
+    let of_image: Vec<&[usize]> = of_image.collect();
+    let parts: Vec<Tensor> = of_image
         .chunks(BLOCK)
         .map(|block| {
             let width = each * LOCAL;
             let locals = filled_rows::<f32>(&[block.len() as i64, width as i64], |row, out| {
-                let cells = Cells::of(&pixels.get(block[row][0] / each)).coarser(scale);
-                cells.write_windows(out);
+                let cells = &images[block[row][0] / each];
+                cells.coarser(scale).write_windows(out);
             });
             let places = block.iter().zip(0..).flat_map(|(drawn, row)| {
                 drawn.iter().map(move |at| (row * each + at % each) as u32)
@@ -250,16 +245,6 @@ fn sample(pixels: &Images, images: usize, scale: usize) -> Tensor {
         })
         .collect();
     Tensor::cat(&parts, 0).view(rows)
-}
-
-/// Writes the local descriptors of an image at every scale, one behind the other.
-fn local_descriptors(image: &Image, mut out: &mut [f32]) {
-    let cells = Cells::of(image);
-    for scale in SCALES {
-        let (own, rest) = out.split_at_mut(places(scale).pow(2) * LOCAL);
-        cells.coarser(scale).write_windows(own);
-        out = rest;
-    }
 }
 
 /// The mean lengths of gradients of each direction in cells of an image: `[side, side, DIRECTIONS]`.
@@ -278,6 +263,21 @@ impl Cells {
         Self {
             side: FINEST,
             gradients,
+        }
+    }
+
+    /// The same of each of `count` images.
+    fn of_all(images: &Images, count: i64) -> Vec<Self> {
+        let rows = (0..count as usize).into_par_iter();
+        rows.map(|row| Self::of(&images.get(row))).collect()
+    }
+
+    /// Writes the local descriptors at every scale, one behind the other.
+    fn write_locals(&self, mut out: &mut [f32]) {
+        for scale in SCALES {
+            let (own, rest) = out.split_at_mut(places(scale).pow(2) * LOCAL);
+            self.coarser(scale).write_windows(own);
+            out = rest;
         }
     }
 
@@ -321,9 +321,8 @@ impl Backbone for Vlad {
     fn watched_maps(&self, images: &Tensor, _train: bool, _watch: &mut LayerWatch) -> Maps {
         let count = images.size()[0];
         let pixels = Images::new(images);
-        let words = self
-            .all
-            .apply(&self.encode(&pixels, 0..count as usize, images.device()));
+        let encoded = self.encode(&Cells::of_all(&pixels, count), images.device());
+        let words = self.all.apply(&encoded);
         let width = descriptors::width(self.shape.in_channels);
         let whole = filled_rows::<f32>(&[count, width], |row, out| {
             descriptors::describe(&pixels.get(row), out);

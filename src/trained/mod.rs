@@ -86,7 +86,9 @@ impl Extractor {
                 return Err(Interrupted.into());
             }
             if !read.pixels.is_empty() {
-                parts.push(dictionary_input(&self.network, self.seen(&read.pixels)?));
+                let kept = self.kept(&read.pixels)?;
+                let input = dictionary_input(&self.network, &kept, self.size, self.plain);
+                parts.push(input);
             }
             Ok(())
         };
@@ -167,7 +169,9 @@ impl Extractor {
                 (tch::Kind::Float, device),
             ));
         }
-        Ok(extract(network, &self.seen(pixels)?, size, kind))
+        let kept = self.kept(pixels)?;
+        let seen = Seen::plain(&self.network, &kept, self.size, self.plain);
+        Ok(extract(network, &seen, size, kind))
     }
 
     /// Width of the features of that kind.
@@ -178,11 +182,10 @@ impl Extractor {
         }
     }
 
-    /// The unchanged images, on the network's device.
-    fn seen(&self, pixels: &Pixels) -> Result<Seen> {
+    /// The images, on the network's device.
+    fn kept(&self, pixels: &Pixels) -> Result<ImageBatch> {
         let rows: Vec<u32> = (0..pixels.len() as u32).collect();
-        let kept = ImageBatch::Copied(pixels.gather(&rows)?).on(self.network.device());
-        Ok(Seen::plain(&self.network, &kept, self.size, self.plain))
+        Ok(ImageBatch::Copied(pixels.gather(&rows)?).on(self.network.device()))
     }
 }
 
