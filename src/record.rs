@@ -66,6 +66,9 @@ pub struct LabelStepRecord {
     /// Transport cost (Sinkhorn).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
+    /// How often nearest neighbours among the images have the same label, without what chance gives: 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<f64>,
     /// Normalised mutual information with the labels of the step before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nmi_previous: Option<f64>,

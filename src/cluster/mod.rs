@@ -38,6 +38,7 @@ pub mod pic;
 pub mod points;
 pub mod preprocess;
 pub mod sinkhorn;
+pub mod temi;
 pub mod transport;
 pub mod ward;
 

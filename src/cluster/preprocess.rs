@@ -105,6 +105,33 @@ impl Pca {
         })
     }
 
+    /// The same without components along which `features` `[n, d]`, those of all processes that it was made of, vary
+    /// no more than they are rounded: whitening would blow that up to unit variance. `rounding` is the standard
+    /// deviation of a feature's error relative to the feature's size.
+    pub fn above_rounding(self, comm: &dyn Comm, features: &Tensor, rounding: f64) -> Self {
+        tch::no_grad(|| {
+            let options = (Kind::Double, self.mean.device());
+            let mut squares = Tensor::zeros([self.dim() as i64], options);
+            for (_, rows) in chunks(features, CHUNK_BYTES) {
+                let rows = scaled(rows.to_device(self.mean.device()), self.unit);
+                let squared = rows.to_kind(Kind::Double).square();
+                squares += squared.sum_dim_intlist(0, false, Kind::Double);
+            }
+            let n = comm.sum_of(features.size()[0] as f64);
+            let noise = comm.sum_tensor(squares) * (rounding * rounding / n);
+            let noise = self.components.square().matmul(&noise);
+            let above = self.eigenvalues.gt_tensor(&noise).nonzero().flatten(0, -1);
+            if above.size()[0] == 0 {
+                return self;
+            }
+            Self {
+                components: self.components.index_select(0, &above),
+                eigenvalues: self.eigenvalues.index_select(0, &above),
+                ..self
+            }
+        })
+    }
+
     /// The same projection with its tensors on `device`.
     pub fn to_device(&self, device: Device) -> Self {
         Self {

@@ -10,10 +10,10 @@ use tch::{Kind, Reduction, Tensor, nn};
 
 use super::label_panels::label_panels;
 use super::{
-    Archive, Batch, Beginning, Build, Context, FeatureRequest, FeatureSource, FeaturesFrom, Flag,
-    Kept, LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, Rule, View, as_they_are,
-    cluster_descriptors, cluster_features, group_features, label_by_clusters, label_by_groups,
-    method_options, option_table, parse_options,
+    Archive, Batch, Beginning, Build, Context, Descriptors, FeatureRequest, FeatureSource,
+    FeaturesFrom, FirstLabels, Flag, Kept, LabelStep, Labelling, Loss, Method, MethodEntry, Module,
+    Panel, Rule, View, as_they_are, cluster_features, group_features, label_by_clusters,
+    label_by_groups, method_options, option_table, parse_options,
 };
 use crate::cluster::assigner::FeatureKind;
 use crate::cluster::pic::PicOptions;
@@ -34,8 +34,9 @@ pub const ENTRY: MethodEntry = MethodEntry {
     help: "k-means on the features gives the labels that the network then learns to predict",
     paper: "Caron et al., Deep Clustering for Unsupervised Learning of Visual Features, ECCV 2018, https://arxiv.org/abs/1807.05520",
     preset: |_| Settings::default(),
-    first: |_| {
-        Some(FeatureRequest {
+    first: |table| {
+        let options = Options::parse(table).ok()?;
+        options.first_labels.of_network(FeatureRequest {
             kind: FeatureKind::Hidden,
             view: View::Plain,
         })
@@ -72,17 +73,6 @@ enum Clusterer {
     Ward,
     /// Power iteration on the graph of nearest neighbours (`clustering.py: PIC`).
     Pic,
-}
-
-/// What the first pseudo-labels come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum FirstLabels {
-    /// The network's features, as published.
-    #[default]
-    Network,
-    /// Visual words, and histograms of colours and gradients.
-    Descriptors,
 }
 
 method_options! {
@@ -266,7 +256,7 @@ impl DeepCluster {
     /// Labels for all images from the network as it is.
     fn cluster(&self, context: &Context) -> Result<(Vec<u32>, LabelStepRecord)> {
         if self.labels.is_empty() && self.options.first_labels == FirstLabels::Descriptors {
-            let clustered = cluster_descriptors(context, self.options.empty)?;
+            let clustered = Descriptors::of(context)?.cluster(context, self.options.empty, 0)?;
             return Ok((to_labels(&clustered.clusters.labels), clustered.record));
         }
         let features = self

@@ -4,24 +4,20 @@
 use anyhow::{Context as _, Result, bail};
 use tch::{Device, Kind, Tensor};
 
-use super::{Context, Labelling, PrefetchedFeatures, View, learn_dictionary};
+use super::last_clusters::of_ward;
+use super::{Context, Labelling, View};
 use crate::cluster::assigner::{Assigner, Centroids, FeatureKind, Fit, StoredPoints};
 use crate::cluster::copies::without_copies;
-use crate::cluster::neighbours::{MOST_SMOOTHED, smoothed};
 use crate::cluster::pic::{self, Pic, PicOptions};
 use crate::cluster::preprocess::Pca;
-use crate::cluster::{self, ClusterError, Clustering, Empty, Init, KMeansOptions, linkage};
+use crate::cluster::{self, Clustering, Empty, Init, KMeansOptions};
 use crate::comm::Comm;
-use crate::config::PlainView;
-use crate::config::defaults::READY_COMPONENTS;
-use crate::device::{Precision, within_memory};
+use crate::device::within_memory;
 use crate::error::usage;
-use crate::model;
-use crate::model::network::Network;
 use crate::monitor::Phase;
 use crate::random::Purpose;
 use crate::record::LabelStepRecord;
-use crate::tensors::{from_labels, l2_rows, to_labels};
+use crate::tensors::{from_labels, l2_rows};
 
 /// Features clustered as DeepCluster does: PCA, whitening (or directions), L2, then what gave `clusters`.
 #[derive(Debug)]
@@ -48,7 +44,7 @@ pub enum Beginning<'a> {
     Best,
     /// At the means of these labels.
     Labels(&'a [u32]),
-    /// At the means of Ward's clusters of smoothed points: nothing is drawn.
+    /// At the means of Ward's clusters of smoothed points, and on to where near neighbours agree: nothing is drawn.
     Ward,
 }
 
@@ -98,6 +94,7 @@ pub fn cluster_features(
         let means = |points: &Tensor, labels: &[u32]| {
             means_of(context.comm, points, labels, options.clusters)
         };
+        let mut agreement = None;
         let clustering = match beginning {
             Beginning::Random => cluster::cluster(engine, &points, &kmeans)?,
             Beginning::Best => {
@@ -114,24 +111,9 @@ pub fn cluster_features(
                 cluster::cluster(engine, &points, &KMeansOptions { init, ..kmeans })?
             }
             Beginning::Ward => {
-                let stop = || context.monitor.stopping();
-                let near = match points.size()[0] as usize <= MOST_SMOOTHED {
-                    true => smoothed(&points)?,
-                    false => points.shallow_clone(),
-                };
-                let labels =
-                    linkage::labels(&near, None, options.clusters, engine, kmeans.seed, &stop);
-                let of_ward = means(&near, &labels.map_err(ClusterError::or_interrupted)?);
-                let init = Init::Given(&of_ward);
-                let near = cluster::cluster(engine, &near, &KMeansOptions { init, ..kmeans })?;
-                // What is labelled, now and later, are points as they are.
-                let own = means(&points, &to_labels(&near.labels));
-                let last = KMeansOptions {
-                    init: Init::Given(&own),
-                    iterations: 0,
-                    ..kmeans
-                };
-                cluster::cluster(engine, &points, &last)?
+                let found = of_ward(context, engine, &points, &kmeans)?;
+                agreement = found.agreement;
+                found.clustering
             }
         };
         let statistics = &clustering.statistics;
@@ -140,6 +122,7 @@ pub fn cluster_features(
             reassigned: Some(statistics.reassigned()),
             objective: Some(statistics.objective()),
             iterations: Some(statistics.iterations),
+            agreement,
             seconds: [(Phase::Cluster.name().into(), statistics.seconds)].into(),
             ..LabelStepRecord::default()
         };
@@ -196,7 +179,7 @@ fn clustered<C>(
         let pca = pca.context(
             "the network's features cannot be clustered (has the training diverged? a lower --lr helps)",
         )?;
-        let points = l2_rows(&pca.apply(features, Kind::Float));
+        let points = points(&pca, features);
         let reduced = started.elapsed().as_secs_f64();
         let (clusters, mut record) = cluster(points)?;
         record.components = Some(pca.rank());
@@ -216,9 +199,19 @@ fn clustered<C>(
     result?
 }
 
+/// What is clustered `[n, r] f32`: the features' components, of unit length.
+pub(super) fn points(pca: &Pca, features: &Tensor) -> Tensor {
+    l2_rows(&pca.apply(features, Kind::Float))
+}
+
 /// The means `[k, r] f32` of the points of all processes that share a label; a label that nobody has gets a
 /// point, the one of that number among the first process's.
-fn means_of(comm: &dyn Comm, points: &Tensor, labels: &[u32], clusters: usize) -> Tensor {
+pub(super) fn means_of(
+    comm: &dyn Comm,
+    points: &Tensor,
+    labels: &[u32],
+    clusters: usize,
+) -> Tensor {
     let labels = from_labels(labels);
     let on_cpu = points.to_device(Device::Cpu);
     let shape = [clusters as i64, points.size()[1]];
@@ -262,33 +255,6 @@ pub fn label_by_clusters(
     let fit = || Fit::of(context.comm, &features, &labels, clusters);
     assigner.fit = Some(tch::no_grad(fit));
     Ok(labelled(context, &features, assigner, clustered.record))
-}
-
-/// Clusters all images by visual words and hand-made descriptors: first labels that mean something, where a random
-/// network's mean little (Christlein's lecture begins so).
-///
-/// # Errors
-/// As [`cluster_features`], and images that are too small to be described.
-pub fn cluster_descriptors(context: &Context, empty: Empty) -> Result<Clustered<Clustering>> {
-    let entry = model::find(model::unlearned_backbone()).context("there are no descriptors")?;
-    let device = context.network.device();
-    let size = entry.input.size;
-    let descriptors = Network::new(entry, size, false, device, Precision::F32)?;
-    let mut config = context.config.clone();
-    (config.data.size, config.data.plain) = (size, PlainView::Whole);
-    config.cluster.whiten = false;
-    config.cluster.components = READY_COMPONENTS;
-    let nothing = PrefetchedFeatures::default();
-    let context = Context {
-        config: &config,
-        network: &descriptors,
-        prefetched: &nothing,
-        ..*context
-    };
-    learn_dictionary(&context)?;
-    let features = context.features(FeatureKind::Hidden, View::Plain)?;
-    let beginning = Beginning::for_last_labels(&context);
-    cluster_features(&context, &features, beginning, empty)
 }
 
 /// The features without those of copies, which would make clusters of their own; `None` where there are no copies,

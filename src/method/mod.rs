@@ -17,8 +17,10 @@ mod deepcluster;
 mod dictionary;
 mod extraction;
 mod features;
+mod first_labels;
 mod label_panels;
 mod label_schedule;
+mod last_clusters;
 mod module;
 mod multitask;
 mod options;
@@ -53,9 +55,9 @@ pub use extraction::{
     FeaturePrefetch, FeatureRequest, PrefetchedFeatures, Seen, extract, extract_size,
 };
 pub use features::{
-    Beginning, cluster_descriptors, cluster_features, group_features, label_by_clusters,
-    label_by_groups,
+    Beginning, Clustered, cluster_features, group_features, label_by_clusters, label_by_groups,
 };
+pub use first_labels::{Descriptors, FirstLabels};
 pub use module::{BACKBONE, Module, ModuleTraining, Rule, Update};
 use options::method_options;
 pub use options::{Flag, MethodOption, option_table, parse_options, tables_of};

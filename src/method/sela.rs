@@ -14,16 +14,19 @@ use super::features::labelled;
 use super::label_panels::label_panels;
 use super::label_schedule::{LabelSchedule, LabelTimes, default_label_steps};
 use super::{
-    Archive, Batch, Build, Context, FeatureRequest, FeatureSource, FeaturesFrom, Flag, Kept,
-    LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, View, as_they_are,
-    method_options, option_table, parse_options,
+    Archive, Batch, Build, Context, Descriptors, FeatureRequest, FeatureSource, FeaturesFrom,
+    FirstLabels, Flag, Kept, LabelStep, Labelling, Loss, Method, MethodEntry, Module, Panel, View,
+    as_they_are, method_options, option_table, parse_options,
 };
+use crate::cluster::Empty;
 use crate::cluster::assigner::{FeatureKind, Heads};
-use crate::cluster::sinkhorn::Solver;
+use crate::cluster::sinkhorn::{Solver, Transport};
 use crate::config::defaults::{Choice, Facts};
 use crate::config::{Config, DataSettings, Schedule, Settings, TrainSettings};
 use crate::model::{MultiHead, store_on};
+
 use crate::random::{Purpose, stream};
+use crate::record::LabelStepRecord;
 use crate::tensors::{correct, from_labels, to_labels};
 
 /// The registry entry.
@@ -33,7 +36,8 @@ pub const ENTRY: MethodEntry = MethodEntry {
     paper: "Asano et al., Self-labelling via simultaneous clustering and representation learning, ICLR 2020, https://arxiv.org/abs/1911.05371",
     preset,
     first: |table| {
-        Options::parse(table).ok().map(|options| FeatureRequest {
+        let options = Options::parse(table).ok()?;
+        options.first_labels.of_network(FeatureRequest {
             kind: FeatureKind::Activation,
             view: options.view(),
         })
@@ -134,6 +138,9 @@ method_options! {
     gather: Gather = Gather::Augmented, Flag::Value("VIEW");
     /// heads that a label step gives new labels: all, or one in turn
     refresh: Refresh = Refresh::All, Flag::None;
+    /// what the first pseudo-labels come from: network (its features, random as they may be), or descriptors
+    /// (visual words, and histograms of colours and gradients)
+    first_labels: FirstLabels = FirstLabels::Network, Flag::Value("SOURCE");
     /// what is balanced: extraction (a pass over all images), or training (what the batches left behind)
     features_from: FeaturesFrom = FeaturesFrom::Extraction, Flag::Value("SOURCE");
 }
@@ -166,6 +173,9 @@ impl Options {
         }
     }
 }
+
+/// Of the cosines with clusters of descriptors: what SwAV's prototypes have.
+const TEMPERATURE: f64 = 0.1;
 
 struct Sela {
     options: Options,
@@ -211,6 +221,41 @@ impl Sela {
         Ok(sela)
     }
 
+    /// Labels for the heads that are due, from the network and the heads as they are.
+    fn balance(&self, context: &Context) -> Result<(Vec<(usize, Transport)>, LabelStepRecord)> {
+        let view = self.options.view();
+        let features = self
+            .features
+            .features(context, FeatureKind::Activation, view)?;
+        let heads = match self.options.refresh {
+            Refresh::All => 0..self.options.heads,
+            Refresh::Turn => {
+                let head = context.position.label_steps as usize % self.options.heads;
+                head..head + 1
+            }
+        };
+        self.options
+            .balancing()
+            .solve(context, &self.heads, &features, heads)
+    }
+
+    /// Labels for all heads from clusters of descriptors, each head's from k-means of its own.
+    fn describe(&self, context: &Context) -> Result<(Vec<(usize, Transport)>, LabelStepRecord)> {
+        let descriptors = Descriptors::of(context)?;
+        let heads = 0..self.options.heads;
+        let clustered = heads
+            .clone()
+            .map(|head| descriptors.cluster(context, Empty::default(), head as u64))
+            .collect::<Result<Vec<_>>>()?;
+        let centroids = clustered.iter().map(|one| &one.clusters.centroids);
+        let centroids = Tensor::stack(&centroids.collect::<Vec<_>>(), 0);
+        let near = MultiHead::of_directions(&centroids, TEMPERATURE);
+        let points = descriptors.points(&clustered[0].pca);
+        self.options
+            .balancing()
+            .solve(context, &near, &points, heads)
+    }
+
     fn take_labels(&mut self, labels: Vec<Vec<u32>>) {
         self.targets = stack(&labels).to_device(self.store.device());
         self.labels = labels;
@@ -223,21 +268,11 @@ impl Method for Sela {
     }
 
     fn label_step(&mut self, context: &Context) -> Result<LabelStep> {
-        let view = self.options.view();
-        let features = self
-            .features
-            .features(context, FeatureKind::Activation, view)?;
-        let heads = match self.options.refresh {
-            Refresh::All => 0..self.options.heads,
-            Refresh::Turn => {
-                let head = context.position.label_steps as usize % self.options.heads;
-                head..head + 1
-            }
+        let first = context.position.label_steps == 0;
+        let (solved, record) = match self.options.first_labels {
+            FirstLabels::Descriptors if first => self.describe(context)?,
+            _ => self.balance(context)?,
         };
-        let (solved, record) =
-            self.options
-                .balancing()
-                .solve(context, &self.heads, &features, heads)?;
         let mut labels = std::mem::take(&mut self.labels);
         for (head, transport) in solved {
             labels[head] = transport.labels;

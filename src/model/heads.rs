@@ -7,6 +7,7 @@
 use tch::{Device, Tensor, nn};
 
 use super::layers::LINEAR_STDEV;
+use crate::tensors::l2_rows;
 
 const WEIGHT_INIT: nn::Init = nn::Init::Randn {
     mean: 0.,
@@ -90,6 +91,21 @@ impl MultiHead {
     pub fn new(path: &nn::Path, dim: i64, heads: i64, clusters: i64) -> Self {
         Self {
             rows: Rows::new(path, dim, heads * clusters),
+            heads,
+            clusters,
+        }
+    }
+
+    /// Heads that nothing trains: the scores of points of unit length are their cosines with `directions`
+    /// `[heads, k, d] f32`, divided by `temperature`.
+    pub fn of_directions(directions: &Tensor, temperature: f64) -> Self {
+        let [heads, clusters, dim] = directions.size()[..] else {
+            unreachable!("directions have three dimensions");
+        };
+        let weight = l2_rows(&directions.view([heads * clusters, dim])) / temperature;
+        let bias = weight.new_zeros([heads * clusters], (weight.kind(), weight.device()));
+        Self {
+            rows: Rows { weight, bias },
             heads,
             clusters,
         }

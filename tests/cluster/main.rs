@@ -16,6 +16,7 @@ mod preprocess;
 mod sampler;
 mod scores;
 mod sinkhorn;
+mod temi;
 mod ward;
 
 /// A matrix, row by row.

@@ -265,6 +265,13 @@ fn figures(
                 "NMI to the labels before",
             ));
         }
+        if let Some(agreement) = step.agreement {
+            figures.push(figure(
+                "neighbours agree",
+                format!("{agreement:.2}"),
+                "0 as by chance, 1 always",
+            ));
+        }
         if let Some(nmi) = step.nmi_classes {
             figures.push(figure(
                 "NMI with folders",

@@ -25,7 +25,7 @@ use crate::data::items::Items;
 use crate::data::source::ImageSet;
 use crate::device::{self, Precision, describe, precision};
 use crate::error::{unknown, usage};
-use crate::method::{FeaturePrefetch, METHODS, MethodEntry, PrefetchedFeatures};
+use crate::method::{FeaturePrefetch, METHODS, PrefetchedFeatures};
 use crate::model::weights::shapes;
 use crate::model::{self, Shape};
 use crate::monitor::{Monitor, duration};
@@ -117,7 +117,11 @@ fn start(args: &TrainArgs, ui: &Ui) -> Result<ExitStatus> {
     if config.train.epochs == 0 {
         choices.retain(|choice| !OF_LEARNING.contains(&choice.name));
     }
-    announce(entry, &set, &choices, device, numbers, ui);
+    let what = match config.train.epochs {
+        0 => "clustering",
+        _ => entry.name,
+    };
+    announce(what, &set, &choices, device, numbers, ui);
 
     // What can go wrong at once does so before the images are read.
     let network = build(&config, device)?;
@@ -374,7 +378,7 @@ fn check(config: &Config) -> Result<()> {
 }
 
 fn announce(
-    entry: &MethodEntry,
+    what: &str,
     set: &ImageSet,
     choices: &[Choice],
     device: Device,
@@ -386,8 +390,7 @@ fn announce(
         count => format!(" in {count} folders (used for evaluation only)"),
     };
     ui.heading(&format!(
-        "{}: {} images{classes}, on {} in {numbers}",
-        entry.name,
+        "{what}: {} images{classes}, on {} in {numbers}",
         set.files.len(),
         describe(device)
     ));
