@@ -59,6 +59,26 @@ impl Pca {
         Self::fit_to(device, comm, features, most, whiten, false)
     }
 
+    /// Whitened principal components of `features` `[n, d]` whose errors have a standard deviation of `rounding` of
+    /// their size (0: none that counts): components that vary no more than they err are left out, for whitening
+    /// would blow that up to unit variance.
+    ///
+    /// # Errors
+    /// As [`Self::fit_on`].
+    pub fn whitening(
+        device: Device,
+        comm: &dyn Comm,
+        features: &Tensor,
+        most: usize,
+        rounding: f64,
+    ) -> Result<Self, ClusterError> {
+        let pca = Self::fit_on(device, comm, features, most, true)?;
+        Ok(match rounding > 0.0 {
+            true => pca.above_rounding(comm, features, rounding),
+            false => pca,
+        })
+    }
+
     /// Principal components of the directions of `features` `[n, d]`, not whitened: what features of a trained
     /// network want, whose length tells little and whose small variances are small for a reason.
     ///
@@ -105,16 +125,16 @@ impl Pca {
         })
     }
 
-    /// The same without components along which `features` `[n, d]`, those of all processes that it was made of, vary
-    /// no more than they are rounded: whitening would blow that up to unit variance. `rounding` is the standard
-    /// deviation of a feature's error relative to the feature's size.
-    pub fn above_rounding(self, comm: &dyn Comm, features: &Tensor, rounding: f64) -> Self {
+    /// The same without components along which `features`, those that it was made of, vary no more than they err.
+    fn above_rounding(self, comm: &dyn Comm, features: &Tensor, rounding: f64) -> Self {
         tch::no_grad(|| {
             let options = (Kind::Double, self.mean.device());
             let mut squares = Tensor::zeros([self.dim() as i64], options);
             for (_, rows) in chunks(features, CHUNK_BYTES) {
-                let rows = scaled(rows.to_device(self.mean.device()), self.unit);
-                let squared = rows.to_kind(Kind::Double).square();
+                let squared = rows
+                    .to_device(self.mean.device())
+                    .to_kind(Kind::Double)
+                    .square();
                 squares += squared.sum_dim_intlist(0, false, Kind::Double);
             }
             let n = comm.sum_of(features.size()[0] as f64);

@@ -16,6 +16,7 @@ use super::options::{Machine, Numbers, machine};
 use crate::cluster::assigner::FeatureKind;
 use crate::cluster::metrics::{ari, balance, matched_accuracy, nmi, purity};
 use crate::cluster::preprocess::Pca;
+use crate::comm::OneProcess;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::cache::Cache;
@@ -134,7 +135,9 @@ pub fn run(args: EvalArgs, ui: &Ui) -> Result<ExitStatus> {
             let found = classify(known.unwrap_or(queries), votes, queries, &own, options);
             accuracy(&found, &classes)
         };
-        let pca = Pca::fit(known.unwrap_or(queries), config.cluster.components, true)?;
+        let (features, most) = (known.unwrap_or(queries), config.cluster.components);
+        let rounding = extractor.network.precision.rounding();
+        let pca = Pca::whitening(features.device(), &OneProcess, features, most, rounding)?;
         let project = |features: &Tensor| pca.apply(features, Kind::Float);
         let whitened = share(&project(queries), known.map(project).as_ref());
         Ok([share(queries, known), whitened])

@@ -48,6 +48,16 @@ impl Precision {
             Self::Bf16 => Kind::BFloat16,
         }
     }
+
+    /// The standard deviation of the errors of a network's features, relative to the features' size, where that
+    /// counts. (Features in bf16 less those in f32, along principal components: the median of 256 is 0.064 for
+    /// MobileNetV2, 0.005 for conv4.)
+    pub fn rounding(self) -> f64 {
+        match self {
+            Self::F32 => 0.0,
+            Self::Bf16 => 0.06,
+        }
+    }
 }
 
 impl fmt::Display for Precision {

@@ -69,7 +69,7 @@ enum Clusterer {
     #[default]
     Auto,
     Kmeans,
-    /// K-means from the clusters of Ward's linkage, on points that are drawn to their neighbours.
+    /// K-means from the clusters of Ward's linkage, on points that are drawn to their neighbours, and TEMI from there.
     Ward,
     /// Power iteration on the graph of nearest neighbours (`clustering.py: PIC`).
     Pic,
@@ -81,8 +81,9 @@ method_options! {
     balance: Balance = Balance::Sampler, Flag::Value("BALANCE");
     /// epochs from one clustering to the next, fractions allowed; 0 leaves the choice to the program
     reassign: f64 = 0.0, Flag::Value("EPOCHS");
-    /// kmeans; ward: k-means from the clusters of Ward's linkage; pic: power iteration on nearest neighbours, which
-    /// finds the number of clusters itself; auto: kmeans, and ward for the last labels
+    /// kmeans; ward: k-means from the clusters of Ward's linkage, moved to where near neighbours agree; pic: power
+    /// iteration on nearest neighbours, which finds the number of clusters itself; auto: kmeans, and ward for the
+    /// last labels
     clusterer: Clusterer = Clusterer::Auto, Flag::Value("CLUSTERER");
     /// pic: edges from each image to its nearest others
     neighbours: usize = PicOptions::default().neighbours, Flag::None;

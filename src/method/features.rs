@@ -173,7 +173,10 @@ fn clustered<C>(
     let work = || -> Result<Clustered<C>> {
         let components = context.config.cluster.components;
         let pca = match context.config.cluster.whiten {
-            true => Pca::fit_on(device, context.comm, features, components, true),
+            true => {
+                let rounding = context.network.precision.rounding();
+                Pca::whitening(device, context.comm, features, components, rounding)
+            }
             false => Pca::of_directions(device, context.comm, features, components),
         };
         let pca = pca.context(

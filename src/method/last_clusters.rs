@@ -60,20 +60,22 @@ pub fn of_ward(
     };
     let labels = to_labels(&own.labels);
     let moved = agreed(points, &labels, kmeans.clusters, &found, &stop);
-    Ok(match moved.map_err(ClusterError::or_interrupted)? {
-        Some(moved) => {
-            context.monitor.note(&format!(
-                "clusters moved to where near neighbours agree: {:.2}, was {:.2} (0 as by chance, 1 always)",
-                moved.after, moved.before
-            ));
-            LastClusters {
-                clustering: given(points, &moved.centroids, 0)?,
-                agreement: Some(moved.after),
-            }
+    let (clustering, agreement, what) = match moved.map_err(ClusterError::or_interrupted)? {
+        Some(moved) => (
+            given(points, &moved.centroids, 0)?,
+            moved.after,
+            format!("were moved to where they do, from {:.2}", moved.before),
+        ),
+        None => {
+            let agreement = agreement(&labels, kmeans.clusters, &found);
+            (own, agreement, "would not gain by being moved".into())
         }
-        None => LastClusters {
-            agreement: Some(agreement(&labels, kmeans.clusters, &found)),
-            clustering: own,
-        },
+    };
+    context.monitor.note(&format!(
+        "near neighbours agree at {agreement:.2} (0 as by chance, 1 always): clusters {what}"
+    ));
+    Ok(LastClusters {
+        clustering,
+        agreement: Some(agreement),
     })
 }

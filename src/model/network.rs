@@ -24,6 +24,8 @@ pub struct Network {
     pub beside: Option<Beside>,
     /// How the images of its published weights were prepared.
     pub spec: InputSpec,
+    /// What it computes in.
+    pub precision: Precision,
     shape: Shape,
     adapt: fn(BTreeMap<String, Tensor>, &Shape) -> BTreeMap<String, Tensor>,
     input: Input,
@@ -52,6 +54,7 @@ impl Network {
             store,
             beside: None,
             spec: entry.input,
+            precision,
             shape,
             adapt: entry.adapt,
             input: Input::new(&entry.input, sobel, precision.kind(), device),

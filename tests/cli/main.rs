@@ -3,6 +3,7 @@
 mod assign;
 mod cluster;
 mod inputs;
+mod labels;
 mod options;
 mod resume;
 mod train;

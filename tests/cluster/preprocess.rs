@@ -2,6 +2,7 @@
 
 use ssl_cluster::cluster::ClusterError;
 use ssl_cluster::cluster::preprocess::Pca;
+use ssl_cluster::comm::OneProcess;
 use ssl_cluster::tensors::l2_rows;
 use tch::{Device, Kind, Tensor};
 
@@ -154,6 +155,30 @@ fn dead_and_duplicated_features_lower_the_rank() {
     let white = pca.apply(&features, Kind::Float);
     assert_eq!(white.size(), [400, 5]);
     assert_identity(&covariance(&rows(&white)), 1e-4);
+}
+
+#[test]
+fn what_varies_less_than_it_was_rounded_is_not_whitened() {
+    // Column 4 varies little, but more than bf16 errs; column 5 differs from column 0 by less.
+    let mut exact = normal(61, 3_000, 6);
+    for row in &mut exact {
+        row[4] *= 0.3;
+        row[5] = row[0] + 0.01 * row[5];
+        row.iter_mut().for_each(|x| *x += 8.0);
+    }
+    let exact = tensor(&exact);
+    let rounded = exact.to_kind(Kind::BFloat16).to_kind(Kind::Float);
+    let rank = |features: &Tensor, rounding| {
+        let pca = Pca::whitening(Device::Cpu, &OneProcess, features, 6, rounding).unwrap();
+        let white = rows(&pca.apply(features, Kind::Double));
+        assert_identity(&covariance(&white), 1e-3);
+        pca.rank()
+    };
+    // Eight bits: errors of at most 2^-8 of a number, evenly spread.
+    let rounding = 2.0_f64.powi(-8) / 3.0_f64.sqrt();
+    assert_eq!(rank(&exact, 0.0), 6);
+    assert_eq!(rank(&rounded, 0.0), 6);
+    assert_eq!(rank(&rounded, rounding), 5);
 }
 
 #[test]
