@@ -25,6 +25,7 @@ use crate::data::loader::{batches, equal_lengths};
 use crate::data::source::ImageSet;
 use crate::error::usage;
 use crate::eval::knn::{KnnOptions, accuracy, classify};
+use crate::labels::significant;
 use crate::method::{Aside, Batch, extract_size};
 use crate::monitor::{Monitor, Silent};
 use crate::run_dir::RunDir;
@@ -198,7 +199,7 @@ pub fn run(args: EvalArgs, ui: &Ui) -> Result<ExitStatus> {
 }
 
 fn rounded(value: f64) -> Value {
-    json!((value * 1e6).round() / 1e6)
+    json!(significant(value))
 }
 
 fn print(report: &Map<String, Value>) -> Result<ExitStatus> {

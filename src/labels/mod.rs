@@ -34,19 +34,20 @@ impl LabelRecord {
         Self {
             path: name.into(),
             label: labels[0][image],
-            score: Some(round(assignments.scores[image])),
+            score: Some(significant(assignments.scores[image])),
             distance: assignments
                 .distances
                 .as_ref()
-                .map(|distances| round(distances[image])),
+                .map(|distances| significant(distances[image])),
             labels: (labels.len() > 1).then(|| labels.iter().map(|head| head[image]).collect()),
         }
     }
 }
 
-/// Six decimals: more is noise, and makes files twice as large.
-fn round(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6
+/// Seven significant digits, as many as an f32 has: more is noise and makes files twice as large, and a number of
+/// decimals would leave nothing of small numbers.
+pub fn significant(value: f64) -> f64 {
+    format!("{value:.6e}").parse().unwrap_or(value)
 }
 
 /// Writes records one by one.

@@ -188,6 +188,31 @@ fn both_engines_and_inits_find_the_groups() {
 }
 
 #[test]
+fn small_and_large_numbers_keep_their_digits() {
+    let folder = TempDir::new().unwrap();
+    let distances = |scale: f32| -> Vec<f64> {
+        let file = folder.path().join("x.npy");
+        write(&file, &(blobs() * scale));
+        let output = ssl_cluster(&["cluster", text(&file), "-k", "3", "--init", "kmeans++"])
+            .output()
+            .unwrap();
+        let lines = json_lines(&output.stdout);
+        lines
+            .iter()
+            .map(|line| line["distance"].as_f64().unwrap())
+            .collect()
+    };
+    let exact = distances(1.0);
+    for scale in [1e-9, 1e-5, 1e6] {
+        let scaled = distances(scale);
+        for (one, other) in exact.iter().zip(&scaled) {
+            let ratio = other / (one * f64::from(scale));
+            assert!((ratio - 1.0).abs() < 1e-5, "{scale}: {one} and {other}");
+        }
+    }
+}
+
+#[test]
 fn centroids_and_stats_are_written_and_centroids_start_the_next() {
     let folder = TempDir::new().unwrap();
     let place = |name: &str| folder.path().join(name);

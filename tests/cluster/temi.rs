@@ -16,7 +16,7 @@ fn arcs(each: usize) -> (Tensor, Vec<u32>) {
     let noise = normal(5, ARCS * each, 12);
     let point = |(number, noise): (usize, &Vec<f64>)| {
         let (arc, angle) = (number / each, 2.2 * (number % each) as f64 / each as f64);
-        let mut point = vec![0.0; 12];
+        let mut point = [0.0; 12];
         (point[3 * arc], point[3 * arc + 1]) = (angle.cos(), angle.sin());
         point[9] = 0.6;
         let moved = point.iter().zip(noise).map(|(x, e)| x + 0.03 * e);

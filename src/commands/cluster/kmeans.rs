@@ -12,6 +12,7 @@ use crate::cluster::{self, Init, KMeansOptions};
 use crate::comm::OneProcess;
 use crate::commands::mended_by_options;
 use crate::error::usage;
+use crate::labels::significant;
 use crate::matrix;
 use crate::monitor::Monitor;
 use crate::tensors::l2_rows;
@@ -92,7 +93,7 @@ pub fn run(
         .map(|(index, (label, distance))| RowLabel {
             index,
             label: label as u32,
-            distance: Some((distance * 1e6).round() / 1e6),
+            distance: Some(significant(distance)),
         })
         .collect();
     let statistics = result.statistics;
