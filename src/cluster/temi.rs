@@ -42,8 +42,8 @@ pub struct Agreed {
 }
 
 /// Moves the clusters of `labels` (below `clusters`) to where `points` `[n, r] f32` of unit length and their nearest
-/// others agree, and says how well they do. `None` where that is hardly better, for then clusters that were moved are as often
-/// worse as better (measured: docs/photographs.md), and where a cluster would be lost.
+/// others agree, and says how well they do. `None` where that is hardly better, for then clusters that were moved are
+/// as often worse as better (docs/photographs.md), and where a cluster would be lost.
 ///
 /// # Errors
 /// Not a matrix; [`ClusterError::Interrupted`] once `stop` says so.

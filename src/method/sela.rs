@@ -24,7 +24,6 @@ use crate::cluster::sinkhorn::{Solver, Transport};
 use crate::config::defaults::{Choice, Facts};
 use crate::config::{Config, DataSettings, Schedule, Settings, TrainSettings};
 use crate::model::{MultiHead, store_on};
-
 use crate::random::{Purpose, stream};
 use crate::record::LabelStepRecord;
 use crate::tensors::{correct, from_labels, to_labels};
