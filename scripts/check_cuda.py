@@ -36,6 +36,8 @@ class Place:
     def __init__(self, args, folder):
         self.cpu, self.binary, self.folder = args.cpu, str(Path(args.binary).resolve()), Path(folder)
         self.device = "cpu" if args.cpu else "cuda"
+        # A processor that does not multiply bf16 takes fifty times as long in it.
+        self.lower = "auto" if args.cpu else "bf16"
         self.images = SAMPLE / ("test" if args.cpu else "train")
         self.environment = {k: v for k, v in os.environ.items() if k != "SSL_CLUSTER_DEVICE"}
 
@@ -149,7 +151,7 @@ def doctor(place):
 
 def methods(place):
     for method in place.methods():
-        for precision in ["f32", "bf16"]:
+        for precision in ["f32", place.lower]:
             name = f"{method} {precision}"
             try:
                 yield name, "ok", two_epochs(place, method, precision)
@@ -266,8 +268,7 @@ def label_step(place):
 
 def resnet(place):
     images, size, batch, arch = place.many(1 if place.cpu else 20), 224, 256, "resnet50"
-    # A processor that does not multiply bf16 takes fifty times as long in it.
-    precision = "auto" if place.cpu else "bf16"
+    precision = place.lower
     if place.cpu:
         size, batch, arch = 32, 64, "resnet18"
         images = place.folder / "few"
